@@ -1,0 +1,1 @@
+"""Performance and quality regression gates for diffusion inference, as a pytest plugin."""

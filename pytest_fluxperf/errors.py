@@ -1,0 +1,14 @@
+"""Errors that a user can cause, each one line: what is wrong, where, what to do."""
+
+from __future__ import annotations
+
+
+class FluxPerfError(Exception):
+    """A mistake in the input or the environment that the user can mend; the message says how."""
+
+
+class Unavailable(FluxPerfError):
+    """This environment cannot run what was asked (no CUDA, package missing, compute capability too low).
+
+    A test that meets it is skipped with the message, or fails under ``--fluxperf-strict``.
+    """

@@ -1,0 +1,329 @@
+"""The records that cross every border: worker to controller, session to report, run to baseline.
+
+All are frozen :class:`msgspec.Struct`; JSON is their only serialized form. A :class:`Measurement` holds
+raw numbers and never a judgement; a :class:`Judgement` holds verdicts and never measures; a
+:class:`Result` is both for one test, and a :class:`RunDocument` is what ``results.json`` contains.
+
+Units are in the names: ``_s`` seconds, ``_mib`` MiB, ``_db`` decibel. Fractions are plain (0.02 is 2 %).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal
+
+import msgspec
+
+RESULTS_FORMAT = 1
+"""Version of ``results.json``; raised when an old reader could misread a new file."""
+
+PSNR_CAP_DB = 100.0
+"""PSNR of identical pictures, which is infinite and has no place in JSON (mean squared error 1e-10)."""
+
+Verdict = Literal["passed", "improved", "regressed", "broken", "invalid", "no baseline", "inconclusive"]
+
+SEVERITY: dict[Verdict, int] = {
+    "broken": 0, "regressed": 1, "invalid": 2, "no baseline": 3, "inconclusive": 4, "improved": 5, "passed": 6,
+}  # fmt: skip
+"""Sort key of a verdict: the worst first."""
+
+FAILING: frozenset[Verdict] = frozenset({"broken", "regressed", "invalid", "no baseline"})
+"""Verdicts that fail a test without ``--fluxperf-strict``."""
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """Base of all records."""
+
+
+class Prompt(Record, kw_only=True):
+    """One picture to make: a prompt and the seed of its initial latents (a CPU generator)."""
+
+    text: str
+    seed: int
+
+
+class Workload(Record, kw_only=True):
+    """What is generated. Two measurements are comparable only when their workloads are equal."""
+
+    model: str
+    prompts: tuple[Prompt, ...]
+    height: int
+    width: int
+    steps: int
+    guidance: float
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that name the workload."""
+        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:12]
+
+
+class Picture(Record, kw_only=True):
+    """A picture on disk: ``path`` is relative to the folder of ``results.json`` (or of the baseline)."""
+
+    path: str
+    sha256: str
+    width: int
+    height: int
+
+
+class Generation(Record, kw_only=True):
+    """One timed generation, for ``workload.prompts[index]``.
+
+    ``latency_s`` is what the gate judges: time by the synchronized device clock (CUDA events), or the
+    wall clock on a CPU. ``reference_latency_s`` is the reference recipe's generation of the same prompt,
+    timed directly beside this one (only in relative mode, see DESIGN: CPU rule).
+    """
+
+    latency_s: float
+    wall_s: float
+    reference_latency_s: float | None = None
+    device_busy_s: float | None = None
+    text_encode_s: float | None = None
+    denoise_s: float | None = None
+    decode_s: float | None = None
+    steps_s: tuple[float, ...] = ()
+    """Seconds of each denoising step, empty where steps cannot be seen."""
+    decisions: str | None = None
+    """One character a step: ``1`` computed, ``0`` reused from a cache; None where steps cannot be seen."""
+    picture: Picture | None = None
+
+    @property
+    def computed_steps(self) -> int | None:
+        """Denoising steps that ran the whole transformer."""
+        return None if self.decisions is None else self.decisions.count("1")
+
+    @property
+    def cached_steps(self) -> int | None:
+        """Denoising steps answered from a step cache."""
+        return None if self.decisions is None else self.decisions.count("0")
+
+
+class Similarity(Record, kw_only=True):
+    """Image metrics of one generation against the reference picture; None where not computed.
+
+    ``psnr_db`` (capped at :data:`PSNR_CAP_DB`), ``ssim`` and ``ms_ssim`` rise with quality, ``flip`` and
+    ``lpips`` fall.
+    """
+
+    psnr_db: float | None = None
+    ssim: float | None = None
+    ms_ssim: float | None = None
+    flip: float | None = None
+    lpips: float | None = None
+
+
+class Quality(Record, kw_only=True):
+    """Per prompt, in the order of ``workload.prompts``: metrics, the reference picture, and the FLIP map."""
+
+    reference: str
+    """Canonical recipe of the reference, or ``baseline`` when stored pictures were compared with."""
+    scores: tuple[Similarity, ...]
+    references: tuple[Picture, ...] = ()
+    flip_maps: tuple[Picture, ...] = ()
+
+
+class Telemetry(Record, kw_only=True):
+    """State of the device around the measured generations (NVML); None where it cannot be read."""
+
+    sm_clock_mhz: int | None = None
+    power_w: float | None = None
+    temperature_c: int | None = None
+    throttle_reasons: tuple[str, ...] = ()
+    other_processes: tuple[int, ...] = ()
+
+
+class Measurement(Record, kw_only=True):
+    """Raw numbers of one test in one process; never changed after the runner made it."""
+
+    generations: tuple[Generation, ...]
+    warmup_s: tuple[float, ...] = ()
+    prepare_s: float | None = None
+    """Seconds spent to load the model and apply the recipe, before any warm-up."""
+    peak_memory_mib: float | None = None
+    """Peak allocated device memory, or on a CPU the peak resident memory of the process."""
+    graph_breaks: int = 0
+    """Graph breaks during warm-up and measured generations together."""
+    recompiles: int = 0
+    """Compilations during the measured generations (there must be none)."""
+    recompile_reasons: tuple[str, ...] = ()
+    facts: dict[str, Any] = {}
+    """What was really used: attention back end, dtypes, compiled graphs, quantized layers, ..."""
+    telemetry: Telemetry | None = None
+    problems: tuple[str, ...] = ()
+    """Why the result is ``broken``: bad pictures, a body that raised, an optimization that is not active."""
+    unfit: tuple[str, ...] = ()
+    """Why the machine was not fit to measure (verdict ``invalid``)."""
+
+
+class Sample(Record, kw_only=True):
+    """What a baseline keeps of one generation."""
+
+    latency_s: float
+    wall_s: float
+    reference_latency_s: float | None = None
+    text_encode_s: float | None = None
+    denoise_s: float | None = None
+    decode_s: float | None = None
+    decisions: str | None = None
+    score: Similarity = Similarity()
+    picture: str | None = None
+    """sha256 of the picture; the file is ``<gpu>/images/<sha256>.png`` under the baselines folder."""
+    reference_picture: str | None = None
+    """sha256 of the reference recipe's picture, likewise."""
+
+    @property
+    def computed_steps(self) -> int | None:
+        """Denoising steps that ran the whole transformer."""
+        return None if self.decisions is None else self.decisions.count("1")
+
+
+class Run(Record, kw_only=True):
+    """One measured run of a test, as a baseline keeps it: raw values, so a better rule can re-judge it."""
+
+    session: str
+    """Identifies the pytest session; runs of one session share it."""
+    process: int
+    time_utc: str
+    environment: str
+    """Digest of the environment, a key of ``Baseline.environments``."""
+    gpu_uuid: str | None = None
+    samples: tuple[Sample, ...]
+    peak_memory_mib: float | None = None
+    facts: dict[str, Any] = {}
+
+
+class Hardware(Record, kw_only=True):
+    """What a baseline belongs to; never a live reading. ``memory_mib`` is the card's (or None on a CPU)."""
+
+    kind: Literal["cuda", "cpu"]
+    name: str
+    """Product name and form from NVML (``NVIDIA H100 80GB HBM3``), or the CPU's model name."""
+    memory_mib: int | None = None
+    mig_profile: str | None = None
+    power_limit_w: float | None = None
+    host_cpu: str = ""
+    host_cpus: int = 0
+
+
+class Environment(Record, kw_only=True):
+    """The software under test: recorded with every run, compared, never part of a baseline's key."""
+
+    python: str
+    platform: str
+    packages: dict[str, str]
+    """Every installed distribution (normalized name) and its version."""
+    cuda: str | None = None
+    cudnn: str | None = None
+    driver: str | None = None
+    flags: dict[str, str] = {}
+    """Environment variables and torch settings that change speed (TF32, thread counts, ...)."""
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that name the environment."""
+        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:12]
+
+
+class Baseline(Record, kw_only=True):
+    """One baseline file: the pinned runs of one test on one kind of hardware."""
+
+    format: int
+    test: str
+    """pytest node id, relative to the root folder."""
+    recipe: str | None
+    reference: str
+    hardware: Hardware
+    workload: Workload
+    environments: dict[str, Environment]
+    runs: tuple[Run, ...]
+    tau0: float
+    """Prior between-session standard deviation of log latency (GATE.md: 0.007)."""
+    nu0: float
+    """Prior degrees of freedom of ``tau0`` (GATE.md: 4)."""
+
+
+class Finding(Record, kw_only=True):
+    """One judged quantity of one test."""
+
+    metric: str
+    """``latency``, ``speed-up``, ``computed steps``, ``peak memory``, ``SSIM``, ``PSNR``, ``LPIPS``, ..."""
+    verdict: Verdict
+    unit: str = ""
+    baseline: float | None = None
+    now: float | None = None
+    change: float | None = None
+    """Relative change (latency, memory, steps) or difference (quality metrics); positive is more."""
+    low: float | None = None
+    high: float | None = None
+    """Bounds of the change's interval, where the rule has one."""
+    tolerance: float | None = None
+    n: int = 0
+    message: str = ""
+    """One clause with the numbers, ready to be shown."""
+
+
+class Judgement(Record, kw_only=True):
+    """The verdict on one test and what it rests on."""
+
+    verdict: Verdict
+    message: str
+    """One line: metric, baseline, now, change, tolerance, n, and the first suspect."""
+    findings: tuple[Finding, ...] = ()
+    warnings: tuple[str, ...] = ()
+    attribution: tuple[str, ...] = ()
+    """Why it moved, the strongest reason first."""
+    gated: bool = True
+    """False when nothing could be compared with (no baseline, skipped)."""
+
+
+class Result(Record, kw_only=True):
+    """Everything known of one test in one session."""
+
+    test: str
+    """pytest node id."""
+    recipe: str | None
+    reference: str
+    workload: Workload
+    measurement: Measurement
+    quality: Quality | None = None
+    drift: Quality | None = None
+    """The reference recipe's pictures now against the baseline's stored ones."""
+    baseline: Baseline | None = None
+    judgement: Judgement
+    run: Run | None = None
+    """This measurement in the form a baseline keeps; None when it may not become one."""
+    duration_s: float = 0.0
+    worker: str = ""
+
+
+class Skipped(Record, kw_only=True):
+    """A fluxperf test that did not run, and why."""
+
+    test: str
+    recipe: str | None
+    reason: str
+
+
+class RunDocument(Record, kw_only=True):
+    """The content of ``results.json``: the only source of every report."""
+
+    format: int
+    session: str
+    time_utc: str
+    plugin: str
+    """Version of pytest-fluxperf."""
+    gpu: str
+    """Name of the baseline folder (``h100``, ``cpu``)."""
+    hardware: Hardware
+    environment: Environment
+    command: tuple[str, ...] = ()
+    collected: int
+    """fluxperf tests selected in the session; ``gated`` of them were judged against a baseline."""
+    gated: int
+    results: tuple[Result, ...]
+    skipped: tuple[Skipped, ...] = ()
+    warnings: tuple[str, ...] = ()
+    duration_s: float = 0.0
+    update: str | None = None
+    """``new``, ``failed``, ``all`` or ``append`` when the run moved baselines."""
