@@ -35,14 +35,14 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Base of all records."""
 
 
-class Prompt(Record, kw_only=True):
+class Prompt(Record, frozen=True, kw_only=True):
     """One picture to make: a prompt and the seed of its initial latents (a CPU generator)."""
 
     text: str
     seed: int
 
 
-class Workload(Record, kw_only=True):
+class Workload(Record, frozen=True, kw_only=True):
     """What is generated. Two measurements are comparable only when their workloads are equal."""
 
     model: str
@@ -58,7 +58,7 @@ class Workload(Record, kw_only=True):
         return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:12]
 
 
-class Picture(Record, kw_only=True):
+class Picture(Record, frozen=True, kw_only=True):
     """A picture on disk: ``path`` is relative to the folder of ``results.json`` (or of the baseline)."""
 
     path: str
@@ -67,7 +67,7 @@ class Picture(Record, kw_only=True):
     height: int
 
 
-class Generation(Record, kw_only=True):
+class Generation(Record, frozen=True, kw_only=True):
     """One timed generation, for ``workload.prompts[index]``.
 
     ``latency_s`` is what the gate judges: time by the synchronized device clock (CUDA events), or the
@@ -99,7 +99,7 @@ class Generation(Record, kw_only=True):
         return None if self.decisions is None else self.decisions.count("0")
 
 
-class Similarity(Record, kw_only=True):
+class Similarity(Record, frozen=True, kw_only=True):
     """Image metrics of one generation against the reference picture; None where not computed.
 
     ``psnr_db`` (capped at :data:`PSNR_CAP_DB`), ``ssim`` and ``ms_ssim`` rise with quality, ``flip`` and
@@ -113,7 +113,7 @@ class Similarity(Record, kw_only=True):
     lpips: float | None = None
 
 
-class Quality(Record, kw_only=True):
+class Quality(Record, frozen=True, kw_only=True):
     """Per prompt, in the order of ``workload.prompts``: metrics, the reference picture, and the FLIP map."""
 
     reference: str
@@ -123,7 +123,7 @@ class Quality(Record, kw_only=True):
     flip_maps: tuple[Picture, ...] = ()
 
 
-class Telemetry(Record, kw_only=True):
+class Telemetry(Record, frozen=True, kw_only=True):
     """State of the device around the measured generations (NVML); None where it cannot be read."""
 
     sm_clock_mhz: int | None = None
@@ -133,7 +133,7 @@ class Telemetry(Record, kw_only=True):
     other_processes: tuple[int, ...] = ()
 
 
-class Measurement(Record, kw_only=True):
+class Measurement(Record, frozen=True, kw_only=True):
     """Raw numbers of one test in one process; never changed after the runner made it."""
 
     generations: tuple[Generation, ...]
@@ -156,7 +156,7 @@ class Measurement(Record, kw_only=True):
     """Why the machine was not fit to measure (verdict ``invalid``)."""
 
 
-class Sample(Record, kw_only=True):
+class Sample(Record, frozen=True, kw_only=True):
     """What a baseline keeps of one generation."""
 
     latency_s: float
@@ -178,7 +178,7 @@ class Sample(Record, kw_only=True):
         return None if self.decisions is None else self.decisions.count("1")
 
 
-class Run(Record, kw_only=True):
+class Run(Record, frozen=True, kw_only=True):
     """One measured run of a test, as a baseline keeps it: raw values, so a better rule can re-judge it."""
 
     session: str
@@ -193,7 +193,7 @@ class Run(Record, kw_only=True):
     facts: dict[str, Any] = {}
 
 
-class Hardware(Record, kw_only=True):
+class Hardware(Record, frozen=True, kw_only=True):
     """What a baseline belongs to; never a live reading. ``memory_mib`` is the card's (or None on a CPU)."""
 
     kind: Literal["cuda", "cpu"]
@@ -206,7 +206,7 @@ class Hardware(Record, kw_only=True):
     host_cpus: int = 0
 
 
-class Environment(Record, kw_only=True):
+class Environment(Record, frozen=True, kw_only=True):
     """The software under test: recorded with every run, compared, never part of a baseline's key."""
 
     python: str
@@ -225,7 +225,7 @@ class Environment(Record, kw_only=True):
         return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:12]
 
 
-class Baseline(Record, kw_only=True):
+class Baseline(Record, frozen=True, kw_only=True):
     """One baseline file: the pinned runs of one test on one kind of hardware."""
 
     format: int
@@ -243,7 +243,7 @@ class Baseline(Record, kw_only=True):
     """Prior degrees of freedom of ``tau0`` (GATE.md: 4)."""
 
 
-class Finding(Record, kw_only=True):
+class Finding(Record, frozen=True, kw_only=True):
     """One judged quantity of one test."""
 
     metric: str
@@ -263,7 +263,7 @@ class Finding(Record, kw_only=True):
     """One clause with the numbers, ready to be shown."""
 
 
-class Judgement(Record, kw_only=True):
+class Judgement(Record, frozen=True, kw_only=True):
     """The verdict on one test and what it rests on."""
 
     verdict: Verdict
@@ -277,7 +277,7 @@ class Judgement(Record, kw_only=True):
     """False when nothing could be compared with (no baseline, skipped)."""
 
 
-class Result(Record, kw_only=True):
+class Result(Record, frozen=True, kw_only=True):
     """Everything known of one test in one session."""
 
     test: str
@@ -297,7 +297,7 @@ class Result(Record, kw_only=True):
     worker: str = ""
 
 
-class Skipped(Record, kw_only=True):
+class Skipped(Record, frozen=True, kw_only=True):
     """A fluxperf test that did not run, and why."""
 
     test: str
@@ -305,7 +305,7 @@ class Skipped(Record, kw_only=True):
     reason: str
 
 
-class RunDocument(Record, kw_only=True):
+class RunDocument(Record, frozen=True, kw_only=True):
     """The content of ``results.json``: the only source of every report."""
 
     format: int
