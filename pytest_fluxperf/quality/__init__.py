@@ -1,0 +1,1 @@
+"""Pictures: reading what a body returned, validity, and metrics against a reference."""
