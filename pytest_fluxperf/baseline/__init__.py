@@ -1,0 +1,1 @@
+"""Baselines: what was measured before, on which hardware, with which software."""

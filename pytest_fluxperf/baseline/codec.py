@@ -1,0 +1,153 @@
+"""The text of a baseline file: from and to a :class:`Baseline`, with every value checked on the way in and out."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import msgspec
+
+from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.results import Baseline, Run, Sample, Similarity
+
+BASELINE_FORMAT = 1
+"""Version of a baseline file; raised when an old reader could misread a new file."""
+
+SIGNIFICANT_DIGITS = 6
+"""Of every measured number: a microsecond in a second, and stable under rewriting."""
+
+_ONE_LINE = frozenset({"samples", "prompts"})
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_REMEDY = "restore the file from version control, or delete it and record it anew with --fluxperf-update"
+_T = TypeVar("_T", Run, Similarity)
+
+
+class _Format(msgspec.Struct):
+    format: int
+
+
+def encode(baseline: Baseline) -> bytes:
+    """Text of ``baseline``: sorted keys, one sample a line, a final newline; FluxPerfError if it is not valid."""
+    check(baseline, baseline.test)
+    try:
+        return (_write(msgspec.to_builtins(baseline)) + "\n").encode()
+    except ValueError as error:
+        raise FluxPerfError(f"{baseline.test}: a baseline cannot hold {error}") from None
+
+
+def decode(text: bytes, source: str) -> Baseline:
+    """The baseline in ``text``; FluxPerfError with ``source``, the JSON path and the remedy if it is not valid."""
+    try:
+        version = msgspec.json.decode(text, type=_Format).format
+        if version > BASELINE_FORMAT:
+            raise FluxPerfError(
+                f"{source}: $.format: {version} was written by a newer pytest-fluxperf, this one reads "
+                f"{BASELINE_FORMAT}; upgrade the plugin"
+            )
+        baseline = msgspec.json.decode(text, type=Baseline)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise FluxPerfError(f"{source}: {_place_first(str(error))}; {_REMEDY}") from None
+    check(baseline, source)
+    return baseline
+
+
+def rounded(record: _T) -> _T:
+    """``record`` with every float at :data:`SIGNIFICANT_DIGITS`, as its file will hold it."""
+    return msgspec.convert(_round(msgspec.to_builtins(record)), type(record))
+
+
+def check(baseline: Baseline, source: str) -> None:
+    """Raise FluxPerfError, naming ``source`` and the JSON path, on a value that would disarm the gate."""
+    for path, problem in _problems(baseline):
+        raise FluxPerfError(f"{source}: {path}: {problem}; {_REMEDY}")
+
+
+def _problems(baseline: Baseline) -> Iterator[tuple[str, str]]:
+    if not 1 <= baseline.format <= BASELINE_FORMAT:
+        yield "$.format", f"{baseline.format} is unknown, this version reads {BASELINE_FORMAT}"
+    for name in ("tau0", "nu0"):
+        if not _positive(getattr(baseline, name)):
+            yield f"$.{name}", "must be a positive number"
+    workload = baseline.workload
+    for name in ("height", "width", "steps"):
+        if getattr(workload, name) < 1:
+            yield f"$.workload.{name}", "must be at least 1"
+    if not workload.prompts:
+        yield "$.workload.prompts", "must not be empty"
+    for digest, environment in baseline.environments.items():
+        if environment.digest != digest:
+            yield f"$.environments.{digest}", f"the content's digest is {environment.digest}: it was edited"
+    if not baseline.runs:
+        yield "$.runs", "must not be empty"
+    for r, run in enumerate(baseline.runs):
+        path = f"$.runs[{r}]"
+        if run.environment not in baseline.environments:
+            yield f"{path}.environment", f"{run.environment!r} is not among $.environments"
+        if run.peak_memory_mib is not None and not _positive(run.peak_memory_mib):
+            yield f"{path}.peak_memory_mib", "must be positive, or absent"
+        if len(run.samples) != len(workload.prompts):
+            yield f"{path}.samples", f"holds {len(run.samples)} for {len(workload.prompts)} prompts"
+        for i, sample in enumerate(run.samples):
+            yield from _sample_problems(sample, f"{path}.samples[{i}]")
+
+
+def _sample_problems(sample: Sample, path: str) -> Iterator[tuple[str, str]]:
+    for name in ("latency_s", "wall_s", "reference_latency_s"):
+        value = getattr(sample, name)
+        if value is not None and not _positive(value):
+            yield f"{path}.{name}", f"must be a positive number of seconds, not {value}"
+    for name in ("text_encode_s", "denoise_s", "decode_s"):
+        value = getattr(sample, name)
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            yield f"{path}.{name}", f"must be a number of seconds, not {value}"
+    if sample.decisions is not None and set(sample.decisions) - set("01"):
+        yield f"{path}.decisions", "must hold only 0 and 1"
+    for name in ("picture", "reference_picture"):
+        value = getattr(sample, name)
+        if value is not None and not _SHA256.fullmatch(value):
+            yield f"{path}.{name}", "must be a SHA-256 of 64 lower-case hexadecimal digits"
+    limits = {"psnr_db": (0, 1000), "ssim": (-1, 1), "ms_ssim": (-1, 1), "flip": (0, 1), "lpips": (0, 100)}
+    for name, (low, high) in limits.items():
+        value = getattr(sample.score, name)
+        # Half a thousandth of slack: float32 metrics of identical pictures may exceed 1 by a rounding.
+        if value is not None and not low - 5e-4 <= value <= high + 5e-4:
+            yield f"{path}.score.{name}", f"must lie between {low} and {high}, not {value}"
+
+
+def _positive(value: float) -> bool:
+    return math.isfinite(value) and value > 0
+
+
+def _place_first(message: str) -> str:
+    """``wrong - at `$.a` `` -> ``$.a: wrong``."""
+    text, _, place = message.partition(" - at `")
+    return f"{place.rstrip('`')}: {text}" if place else text
+
+
+def _round(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _round(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_round(item) for item in value]
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if isinstance(value, float) else value
+
+
+def _write(value: Any, indent: str = "", flat: bool = False) -> str:
+    """JSON of ``value``; the items of a ``flat`` list take one line each."""
+    if not value or not isinstance(value, dict | list | tuple):
+        return _line(value)
+    deeper = indent + "  "
+    if isinstance(value, dict):
+        items = [f"{_line(key)}: {_write(value[key], deeper, key in _ONE_LINE)}" for key in sorted(value)]
+        opening, closing = "{}"
+    else:
+        items = [_line(item) if flat else _write(item, deeper) for item in value]
+        opening, closing = "[]"
+    return f"{opening}\n{deeper}" + f",\n{deeper}".join(items) + f"\n{indent}{closing}"
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)

@@ -1,0 +1,216 @@
+"""What an update makes of one baseline: a pure decision; :mod:`~pytest_fluxperf.baseline.store` carries it out."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from pytest_fluxperf.baseline.codec import BASELINE_FORMAT, rounded
+from pytest_fluxperf.baseline.environment import hardware_differences, stack_differences
+from pytest_fluxperf.results import (
+    Baseline,
+    Environment,
+    Hardware,
+    Measurement,
+    Quality,
+    Result,
+    Run,
+    Sample,
+    Similarity,
+    Workload,
+)
+
+UpdateMode = Literal["new", "failed", "all", "append"]
+Action = Literal["recorded", "replaced", "appended", "unchanged", "kept", "refused"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What an update did to the baseline of one test, or why it did not."""
+
+    test: str
+    action: Action
+    line: str
+    """Old -> new in one line, for the terminal."""
+    baseline: Baseline | None = None
+    """The content to write; None where the file stays as it is."""
+
+
+def record(
+    measurement: Measurement,
+    quality: Quality | None,
+    *,
+    session: str,
+    environment: Environment,
+    time_utc: str,
+    gpu_uuid: str | None = None,
+) -> Run | None:
+    """The measurement in the form a baseline keeps, or None when it may not become one (broken or invalid).
+
+    The reference's pictures are kept, for drift; the test's own where no reference recipe made any.
+    """
+    if measurement.problems or measurement.unfit or measurement.recompiles or not measurement.generations:
+        return None
+    scores, references = ((), ()) if quality is None else (quality.scores, quality.references)
+    own = quality is None or quality.reference == "baseline"
+    samples = [
+        Sample(
+            latency_s=made.latency_s,
+            wall_s=made.wall_s,
+            reference_latency_s=made.reference_latency_s,
+            text_encode_s=made.text_encode_s,
+            denoise_s=made.denoise_s,
+            decode_s=made.decode_s,
+            decisions=made.decisions,
+            score=scores[i] if i < len(scores) and not own else Similarity(),
+            picture=made.picture.sha256 if own and made.picture is not None else None,
+            reference_picture=references[i].sha256 if i < len(references) and not own else None,
+        )
+        for i, made in enumerate(measurement.generations)
+    ]
+    return Run(
+        session=session,
+        process=os.getpid(),
+        time_utc=time_utc,
+        environment=environment.digest,
+        gpu_uuid=gpu_uuid,
+        samples=tuple(samples),
+        peak_memory_mib=measurement.peak_memory_mib,
+        facts=measurement.facts,
+    )
+
+
+def plan_update(
+    result: Result,
+    old: Baseline | None,
+    mode: UpdateMode,
+    *,
+    hardware: Hardware,
+    environment: Environment,
+    tau0: float,
+    nu0: float,
+) -> Change:
+    """Decide what ``result`` does to the baseline ``old`` of its test.
+
+    ``new`` records where nothing comparable is stored, ``failed`` also replaces what regressed, ``all``
+    replaces everything, ``append`` adds a run of an unchanged environment to teach the gate its noise. A
+    broken or invalid result never becomes a baseline.
+    """
+    verdict = result.judgement.verdict
+    if result.run is None or verdict in ("broken", "invalid"):
+        return Change(result.test, "refused", f"{result.test}: refused, {verdict}: {result.judgement.message}")
+    run = rounded(result.run)
+    fresh = Baseline(
+        format=BASELINE_FORMAT,
+        test=result.test,
+        recipe=result.recipe,
+        reference=result.reference,
+        hardware=hardware,
+        workload=result.workload,
+        environments={environment.digest: environment},
+        runs=(run,),
+        tau0=tau0,
+        nu0=nu0,
+    )
+    if old is None:
+        return Change(result.test, "recorded", f"{result.test}: recorded, {_numbers(fresh)}", fresh)
+    if mode == "append":
+        return _append(old, fresh)
+    comparable = not differences(old, fresh)
+    other_hardware = hardware_differences(old.hardware, hardware)
+    if mode == "new" and other_hardware:
+        reason = f"stored for other hardware ({other_hardware[0]}); replace it with --fluxperf-update=all"
+        return Change(result.test, "refused", f"{result.test}: refused, {reason}")
+    if comparable and (mode == "new" or (mode == "failed" and verdict not in ("regressed", "no baseline"))):
+        return Change(result.test, "kept", f"{result.test}: kept, {_numbers(old)}")
+    if _content(old) == _content(fresh):
+        return Change(result.test, "unchanged", f"{result.test}: unchanged, {_numbers(old)}")
+    line = f"{result.test}: replaced, {_numbers(old)} → {_numbers(fresh)}{_percent(old, fresh)}"
+    return Change(result.test, "replaced", line, fresh)
+
+
+def differences(old: Baseline, new: Baseline, *, cpu_model: bool = False) -> list[str]:
+    """Why two baselines of a test cannot be compared, as clauses; empty when they can."""
+    return [
+        *hardware_differences(old.hardware, new.hardware, cpu_model=cpu_model),
+        *workload_differences(old, new.recipe, new.reference, new.workload),
+    ]
+
+
+def workload_differences(old: Baseline, recipe: str | None, reference: str, workload: Workload) -> list[str]:
+    """How what was generated differs from what a baseline holds, as clauses."""
+    pairs = [("recipe", old.recipe, recipe), ("reference", old.reference, reference)]
+    for name in ("model", "height", "width", "steps", "guidance"):
+        pairs.append((name, getattr(old.workload, name), getattr(workload, name)))
+    found = [f"{name} {before} → {after}" for name, before, after in pairs if before != after]
+    before, after = old.workload.prompts, workload.prompts
+    if len(before) != len(after):
+        found.append(f"{len(before)} → {len(after)} prompts")
+    elif before != after:
+        changed = sum(a != b for a, b in zip(before, after, strict=True))
+        found.append(f"{changed} of {len(before)} prompts or seeds")
+    return found
+
+
+def _append(old: Baseline, fresh: Baseline) -> Change:
+    (run,) = fresh.runs
+    if reasons := differences(old, fresh, cpu_model=True):
+        line = f"{old.test}: refused, a run of another workload or machine cannot be appended: {reasons[0]}"
+        return Change(old.test, "refused", line)
+    pinned = old.environments[old.runs[-1].environment]
+    (environment,) = fresh.environments.values()
+    if moved := stack_differences(pinned, environment):
+        name, before, after = moved[0]
+        line = (
+            f"{old.test}: refused, only an unchanged environment may be appended: {name} {before} → {after}; "
+            "accept the change with --fluxperf-update=all"
+        )
+        return Change(old.test, "refused", line)
+    if run in old.runs:
+        return Change(old.test, "unchanged", f"{old.test}: unchanged, this run is stored already")
+    grown = Baseline(
+        format=BASELINE_FORMAT,
+        test=old.test,
+        recipe=old.recipe,
+        reference=old.reference,
+        hardware=old.hardware,
+        workload=old.workload,
+        environments={**old.environments, **fresh.environments},
+        runs=(*old.runs, run),
+        tau0=old.tau0,
+        nu0=old.nu0,
+    )
+    return Change(old.test, "appended", f"{old.test}: appended run {len(grown.runs)}, {_numbers(fresh)}", grown)
+
+
+def _content(baseline: Baseline) -> tuple[object, ...]:
+    """All that was measured; not when, nor by which process."""
+    runs = [(run.environment, run.gpu_uuid, run.samples, run.peak_memory_mib, run.facts) for run in baseline.runs]
+    return (baseline.hardware, baseline.workload, baseline.recipe, baseline.reference, runs)
+
+
+def _p50(baseline: Baseline) -> float:
+    return statistics.median(sample.latency_s for run in baseline.runs for sample in run.samples)
+
+
+def _numbers(baseline: Baseline) -> str:
+    parts = [f"p50 {_p50(baseline):.4g} s"]
+    ssim = _median(sample.score.ssim for run in baseline.runs for sample in run.samples)
+    if ssim is not None:
+        parts.append(f"SSIM {ssim:.4f}")
+    memory = _median(run.peak_memory_mib for run in baseline.runs)
+    if memory is not None:
+        parts.append(f"{memory:.0f} MiB")
+    return ", ".join(parts)
+
+
+def _percent(old: Baseline, new: Baseline) -> str:
+    return "" if old.workload != new.workload else f" ({_p50(new) / _p50(old) - 1:+.1%} time)"
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None

@@ -1,0 +1,417 @@
+"""One judged quantity each: latency or speed-up, computed steps, peak memory, graph breaks, picture quality.
+
+Every function reads a measurement and the baseline's runs and returns :class:`Finding` records; none of them
+sees another test, so the verdict does not depend on the order in which tests ran.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from pytest_fluxperf.gate.policy import PSNR_CEILING_DB, Policy
+from pytest_fluxperf.gate.statistics import Array, CacheChange, Decision, Effect, cache_change, decide, stored_effect
+from pytest_fluxperf.results import Baseline, Finding, Generation, Measurement, Quality, Run, Sample, Similarity
+
+# Latency and speed-up ------------------------------------------------------------------------------------
+
+
+def rounds(measurement: Measurement, prompts: int) -> list[tuple[Generation, ...]]:
+    """The generations by round: a measurement may go through the prompts several times."""
+    made = measurement.generations
+    return [made[i : i + prompts] for i in range(0, len(made), prompts)]
+
+
+def log_latencies(samples: Sequence[Generation] | Sequence[Sample], relative: bool) -> Array | None:
+    """``ln(latency)`` (n,), or in relative mode ``ln(latency / reference's latency)``; None where not measured."""
+    if not relative:
+        return np.log([sample.latency_s for sample in samples])
+    pairs = [(s.latency_s, s.reference_latency_s) for s in samples if s.reference_latency_s is not None]
+    if len(pairs) < len(samples):
+        return None
+    return np.log([latency / reference for latency, reference in pairs])
+
+
+def baseline_log_latencies(baseline: Baseline, relative: bool) -> Array | None:
+    """Log latencies (R, n) of the baseline, one row a session: runs of a session share its shift."""
+    sessions: dict[str, list[Array]] = {}
+    for run in baseline.runs:
+        x = log_latencies(run.samples, relative)
+        if x is not None:
+            sessions.setdefault(run.session, []).append(x)
+    if not sessions:
+        return None
+    return np.array([np.median(np.array(runs), axis=0) for runs in sessions.values()])
+
+
+def latency_effect(measurement: Measurement, baseline: Baseline, relative: bool) -> Effect | None:
+    """Rule 1's effect of the measurement against the baseline; None where either lacks the reference's times."""
+    base = baseline_log_latencies(baseline, relative)
+    now = [log_latencies(made, relative) for made in rounds(measurement, len(baseline.workload.prompts))]
+    known = [x for x in now if x is not None]
+    if base is None or len(known) < len(now):
+        return None
+    x = np.concatenate(known)
+    return stored_effect(x, np.tile(base, (1, len(known))), nu0=baseline.nu0, tau0=baseline.tau0)
+
+
+def latency(measurement: Measurement, baseline: Baseline, policy: Policy) -> Finding:
+    """Rule 1 on the latency itself."""
+    effect = latency_effect(measurement, baseline, relative=False)
+    assert effect is not None
+    decision = decide(effect, policy.limit, policy.m)
+    low, high = map(math.expm1, effect.interval())
+    before, now = _p50(_samples(baseline)), _p50(measurement.generations)
+    sessions = len({run.session for run in baseline.runs})
+    change = math.expm1(effect.value)
+    return Finding(
+        metric="latency",
+        verdict=decision,
+        unit="s",
+        baseline=before,
+        now=now,
+        change=change,
+        low=low,
+        high=high,
+        tolerance=policy.max_slowdown,
+        n=len(measurement.generations),
+        message=f"latency p50 {before:.4g} s → {now:.4g} s ({change:+.1%}, tolerance {policy.max_slowdown:.1%}, "
+        f"{_counts(len(measurement.generations), sessions)}){_undecided(decision, low, high)}",
+    )
+
+
+def reported_latency(measurement: Measurement, baseline: Baseline | None) -> Finding:
+    """The latency where it is shown but not judged: relative mode."""
+    now = _p50(measurement.generations)
+    before = None if baseline is None else _p50(_samples(baseline))
+    old = "" if before is None else f"{before:.4g} s → "
+    return Finding(
+        metric="latency",
+        verdict="passed",
+        unit="s",
+        baseline=before,
+        now=now,
+        change=None if before is None else now / before - 1,
+        n=len(measurement.generations),
+        message=f"latency p50 {old}{now:.4g} s (reported, not judged)",
+    )
+
+
+def speed_up(measurement: Measurement, baseline: Baseline, policy: Policy) -> Finding:
+    """Rule 1 on the speed-up over the reference recipe, paired by prompt and timed side by side.
+
+    A tolerance of 15 % more time is one of 13 % less speed-up; the finding speaks of the speed-up.
+    """
+    effect = latency_effect(measurement, baseline, relative=True)
+    tolerance = -math.expm1(-policy.limit)
+    n = len(measurement.generations)
+    if effect is None:
+        return Finding(
+            metric="speed-up",
+            verdict="inconclusive",
+            tolerance=tolerance,
+            n=n,
+            message=f"speed-up over {baseline.reference} unknown: its latency was not measured beside this recipe's, "
+            "now or in the baseline; record it anew with --fluxperf-update=all",
+        )
+    decision = decide(effect, policy.limit, policy.m)
+    upper, lower = effect.interval()
+    low, high, change = math.expm1(-lower), math.expm1(-upper), math.expm1(-effect.value)
+    before, now = _speed_up(_samples(baseline)), _speed_up(measurement.generations)
+    sessions = len({run.session for run in baseline.runs})
+    return Finding(
+        metric="speed-up",
+        verdict=decision,
+        unit="x",
+        baseline=before,
+        now=now,
+        change=change,
+        low=low,
+        high=high,
+        tolerance=tolerance,
+        n=n,
+        message=f"speed-up over {baseline.reference} {before:.3g}x → {now:.3g}x ({change:+.1%}, tolerance "
+        f"{tolerance:.1%}, {_counts(n, sessions)}){_undecided(decision, low, high)}",
+    )
+
+
+def _counts(n: int, sessions: int) -> str:
+    return f"n={n} against {sessions} session{'s' if sessions > 1 else ''}"
+
+
+def _undecided(decision: Decision, low: float, high: float) -> str:
+    return f", undecided between {low:+.1%} and {high:+.1%}" if decision == "inconclusive" else ""
+
+
+def _p50(samples: Sequence[Generation] | Sequence[Sample]) -> float:
+    return float(np.median([sample.latency_s for sample in samples]))
+
+
+def _speed_up(samples: Sequence[Generation] | Sequence[Sample]) -> float:
+    timed = [(s.latency_s, s.reference_latency_s) for s in samples if s.reference_latency_s is not None]
+    return float(np.median([reference / latency for latency, reference in timed]))
+
+
+def _samples(baseline: Baseline) -> list[Sample]:
+    return [sample for run in baseline.runs for sample in run.samples]
+
+
+# Computed steps ------------------------------------------------------------------------------------------
+
+
+def computed_steps(measurement: Measurement, baseline: Baseline, policy: Policy) -> Iterator[Finding]:
+    """Rule 3, for recipes whose steps can be seen."""
+    base = baseline_computed_steps(baseline)
+    if base is None:
+        return
+    made = measurement.generations[: base.size]
+    n = len(measurement.generations)
+    now = [g.computed_steps for g in made if g.computed_steps is not None]
+    if len(now) < len(made):
+        message = "computed steps cannot be seen any more, the baseline has them: nothing guards the step cache"
+        yield Finding(
+            metric="computed steps", verdict="inconclusive", baseline=float(base.mean()), n=n, message=message
+        )
+        return
+    steps = max(len(g.decisions or "") for g in made)
+    change = cache_change(now, base, steps, policy.max_step_growth)
+    before, after = change.baseline / base.size, change.now / base.size
+    yield Finding(
+        metric="computed steps",
+        verdict=change.decision,
+        unit="steps",
+        baseline=before,
+        now=after,
+        change=after / before - 1 if before else None,
+        tolerance=policy.max_step_growth,
+        n=n,
+        message=_steps_message(change, before, after, steps, policy.max_step_growth, n),
+    )
+
+
+def _steps_message(change: CacheChange, before: float, after: float, steps: int, tolerance: float, n: int) -> str:
+    if change.hits_vanished:
+        return f"the step cache never hit: {after:.4g} of {steps} steps computed, baseline {before:.4g}, n={n}"
+    relative = f"{after / before - 1:+.1%}, " if before else ""
+    return (
+        f"computed steps {before:.4g} → {after:.4g} an image ({relative}tolerance {tolerance:.1%}, "
+        f"{change.prompts_changed} of {n} prompts changed)"
+    )
+
+
+def baseline_computed_steps(baseline: Baseline) -> Array | None:
+    """Computed steps of each prompt (n,), the median over runs; None where the baseline does not know them."""
+    rows = [[sample.computed_steps for sample in run.samples] for run in baseline.runs]
+    known = [[c for c in row if c is not None] for row in rows]
+    complete = [row for row, all_of in zip(known, rows, strict=True) if len(row) == len(all_of)]
+    return np.median(np.array(complete, dtype=float), axis=0) if complete else None
+
+
+# Memory and graphs ---------------------------------------------------------------------------------------
+
+
+def peak_memory(measurement: Measurement, baseline: Baseline, policy: Policy) -> Iterator[Finding]:
+    """Peak memory against the median of the baseline's runs."""
+    stored = [run.peak_memory_mib for run in baseline.runs if run.peak_memory_mib is not None]
+    now, tolerance = measurement.peak_memory_mib, policy.max_memory_growth
+    if not stored:
+        return
+    before = float(np.median(stored))
+    if now is None or not now > 0:
+        message = f"peak memory was not measured, the baseline has {before:.0f} MiB"
+        verdict: Decision = "passed" if tolerance is None else "inconclusive"
+        yield Finding(metric="peak memory", verdict=verdict, unit="MiB", baseline=before, message=message)
+        return
+    change = now / before - 1
+    verdict = "passed"
+    if tolerance is not None and now > before * (1 + tolerance):
+        verdict = "regressed"
+    elif tolerance is not None and now * (1 + tolerance) < before:
+        verdict = "improved"
+    rule = "reported, not judged" if tolerance is None else f"tolerance {tolerance:.1%}"
+    yield Finding(
+        metric="peak memory",
+        verdict=verdict,
+        unit="MiB",
+        baseline=before,
+        now=now,
+        change=change,
+        tolerance=tolerance,
+        n=1,
+        message=f"peak memory {before:.0f} MiB → {now:.0f} MiB ({change:+.1%}, {rule})",
+    )
+
+
+def graph_breaks(measurement: Measurement, baseline: Baseline) -> Iterator[Finding]:
+    """A compiled graph that breaks more often than in any run of the baseline."""
+    stored = [run.facts["graph_breaks"] for run in baseline.runs if isinstance(run.facts.get("graph_breaks"), int)]
+    now = measurement.graph_breaks
+    if not stored and not now:
+        return
+    before = max(stored, default=0)
+    yield Finding(
+        metric="graph breaks",
+        verdict="regressed" if now > before else "passed",
+        baseline=float(before),
+        now=float(now),
+        change=None,
+        tolerance=0.0,
+        n=len(measurement.generations),
+        message=f"graph breaks {before} → {now}",
+    )
+
+
+# Quality -------------------------------------------------------------------------------------------------
+
+_METRICS = (
+    # Name, field of Similarity, unit, format, +1 where more is better.
+    ("SSIM", "ssim", "", ".4f", 1),
+    ("PSNR", "psnr_db", "dB", ".2f", 1),
+    ("MS-SSIM", "ms_ssim", "", ".4f", 1),
+    ("FLIP", "flip", "", ".4f", -1),
+    ("LPIPS", "lpips", "", ".4f", -1),
+)
+
+
+def quality_changes(quality: Quality | None, baseline: Baseline, policy: Policy) -> Iterator[Finding]:
+    """Each metric's median over prompts against the baseline's own, and the collapse of a single prompt."""
+    tolerances = {
+        "ssim": policy.max_ssim_loss,
+        "psnr_db": policy.max_psnr_loss_db,
+        "ms_ssim": policy.max_ms_ssim_loss,
+        "flip": policy.max_flip_rise,
+        "lpips": policy.max_lpips_rise,
+    }
+    for metric, field, unit, form, sign in _METRICS:
+        stored = _baseline_scores(baseline.runs, field)
+        if stored is None:
+            continue
+        now = _scores(quality, field)
+        before = float(np.median(stored))
+        if now is None:
+            message = f"{metric} was not measured for every prompt, the baseline has {before:{form}}"
+            yield Finding(metric=metric, verdict="inconclusive", unit=unit, baseline=before, message=message)
+            continue
+        tolerance = tolerances[field] * policy.quality_tolerance
+        after = float(np.median(now))
+        # Above the ceiling pictures differ by less than one 8-bit level: 60 dB is as good as 90.
+        ceiling = PSNR_CEILING_DB if field == "psnr_db" else math.inf
+        loss = sign * (min(before, ceiling) - min(after, ceiling))
+        verdict: Decision = "regressed" if loss > tolerance else "improved" if loss < -tolerance else "passed"
+        clause = f"{metric} {before:{form}} → {after:{form}}{' ' + unit if unit else ''} "
+        clause += f"(median of {now.size}: {after - before:+{form}}, tolerance {tolerance:.3g})"
+        if field == "ssim":
+            falls = stored - now
+            worst = int(np.argmax(falls))
+            if falls[worst] > policy.max_ssim_collapse * policy.quality_tolerance:
+                verdict = "regressed"
+                clause = (
+                    f"SSIM of prompt {worst + 1} collapsed {stored[worst]:.4f} → {now[worst]:.4f} (tolerance "
+                    f"{policy.max_ssim_collapse * policy.quality_tolerance:.3g} for one prompt; median of "
+                    f"{now.size} {before:.4f} → {after:.4f})"
+                )
+        yield Finding(
+            metric=metric,
+            verdict=verdict,
+            unit=unit,
+            baseline=before,
+            now=after,
+            change=after - before,
+            tolerance=tolerance,
+            n=int(now.size),
+            message=clause,
+        )
+
+
+def quality_floors(quality: Quality | None, policy: Policy) -> Iterator[Finding]:
+    """The floors that every prompt must keep, whether or not there is a baseline."""
+    floors = (
+        ("SSIM", "ssim", "", policy.min_ssim, 1),
+        ("PSNR", "psnr_db", "dB", policy.min_psnr, 1),
+        ("LPIPS", "lpips", "", policy.max_lpips, -1),
+    )
+    for metric, field, unit, floor, sign in floors:
+        if floor is None:
+            continue
+        word = "floor" if sign > 0 else "ceiling"
+        now = _scores(quality, field)
+        if now is None:
+            message = f"{metric} has a {word} of {floor:g} but was not measured for every prompt"
+            yield Finding(
+                metric=f"{metric} {word}", verdict="inconclusive", unit=unit, tolerance=floor, message=message
+            )
+            continue
+        crossed = sign * now < sign * floor
+        worst = float(now.min() if sign > 0 else now.max())
+        message = (
+            f"{metric} of {int(crossed.sum())} of {now.size} prompts beyond the {word} {floor:g}, worst {worst:.4g}"
+        )
+        yield Finding(
+            metric=f"{metric} {word}",
+            verdict="regressed" if crossed.any() else "passed",
+            unit=unit,
+            now=worst,
+            tolerance=floor,
+            n=int(now.size),
+            message=message,
+        )
+
+
+def drift_of_reference(drift: Quality | None, policy: Policy) -> Iterator[Finding]:
+    """The reference recipe's pictures against the stored ones: fails only past its own floor."""
+    now = _scores(drift, "ssim")
+    if now is None:
+        return
+    median = float(np.median(now))
+    failed = median < policy.drift_min_ssim
+    yield Finding(
+        metric="drift",
+        verdict="regressed" if failed else "passed",
+        now=median,
+        tolerance=policy.drift_min_ssim,
+        n=int(now.size),
+        message=f"the reference recipe's pictures drifted from the stored ones: SSIM {median:.3f} "
+        f"(median of {now.size}), floor {policy.drift_min_ssim:g}",
+    )
+
+
+def broken_scores(quality: Quality | None, prompts: int) -> str | None:
+    """What makes the scores unusable, None when nothing does: NaN compares with nothing and would pass."""
+    if quality is None:
+        return None
+    if len(quality.scores) != prompts:
+        return f"quality has {len(quality.scores)} scores for {prompts} prompts"
+    for i, score in enumerate(quality.scores):
+        for metric, field, *_ in _METRICS:
+            value = getattr(score, field)
+            if value is not None and not math.isfinite(value):
+                return f"{metric} of prompt {i + 1} is {value}"
+    return None
+
+
+def unguarded_metrics(quality: Quality | None, baseline: Baseline) -> tuple[str, ...]:
+    """Metrics measured now that the baseline does not hold."""
+    return tuple(
+        metric
+        for metric, field, *_ in _METRICS
+        if _scores(quality, field) is not None and _baseline_scores(baseline.runs, field) is None
+    )
+
+
+def _scores(quality: Quality | None, field: str) -> Array | None:
+    return None if quality is None else _column(quality.scores, field)
+
+
+def _baseline_scores(runs: Sequence[Run], field: str) -> Array | None:
+    """Scores of each prompt (n,), the median over the runs that have them all."""
+    columns = [_column([sample.score for sample in run.samples], field) for run in runs]
+    known = [column for column in columns if column is not None]
+    return np.median(np.array(known), axis=0) if known else None
+
+
+def _column(scores: Sequence[Similarity], field: str) -> Array | None:
+    values = [getattr(score, field) for score in scores]
+    known = [value for value in values if value is not None]
+    return np.array(known, dtype=float) if known and len(known) == len(values) else None

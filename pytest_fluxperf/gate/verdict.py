@@ -1,0 +1,183 @@
+"""The decision on one test: a pure function of what was measured, what is stored, and the policy."""
+
+from __future__ import annotations
+
+import math
+
+from pytest_fluxperf.baseline.environment import hardware_differences
+from pytest_fluxperf.baseline.update import record, workload_differences
+from pytest_fluxperf.gate import findings as judged
+from pytest_fluxperf.gate.attribution import attribute, packages_that_differ
+from pytest_fluxperf.gate.policy import Policy
+from pytest_fluxperf.results import (
+    SEVERITY,
+    Baseline,
+    Environment,
+    Finding,
+    Hardware,
+    Judgement,
+    Measurement,
+    Quality,
+    Workload,
+)
+
+__all__ = ["judge", "record"]
+
+STORED = "baseline"
+"""``Quality.reference`` where the pictures were compared with the baseline's own, not with a reference recipe's."""
+
+
+def judge(
+    measurement: Measurement,
+    quality: Quality | None,
+    baseline: Baseline | None,
+    policy: Policy,
+    *,
+    drift: Quality | None = None,
+    hardware: Hardware,
+    environment: Environment,
+    workload: Workload,
+    recipe: str | None,
+    reference: str,
+) -> Judgement:
+    """Judge one test.
+
+    ``quality`` compares its pictures with the reference recipe's, ``drift`` the reference recipe's with the
+    baseline's stored ones. The verdict is that of the worst finding. Depends on nothing but its arguments.
+    """
+    if problem := _broken(measurement, quality, workload):
+        suspect = None if baseline is None else packages_that_differ(baseline, environment)
+        return Judgement(
+            verdict="broken",
+            message=problem,
+            attribution=() if suspect is None else (suspect,),
+            gated=True,
+        )
+    if measurement.unfit:
+        return Judgement(verdict="invalid", message=_first(measurement.unfit))
+    if quality is not None and quality.reference == STORED:
+        # Pictures of another environment differ without being worse, so this is drift, whoever made them.
+        drift, scores = quality, None
+    else:
+        scores = quality
+    floors = list(judged.quality_floors(quality, policy))
+    if missing := _not_comparable(baseline, hardware, workload, recipe, reference, policy):
+        absent = Finding(metric="baseline", verdict="no baseline", message=missing)
+        worst = _worst([absent, *[f for f in floors if f.verdict != "passed"]])
+        return Judgement(
+            verdict=worst.verdict,
+            message=worst.message if worst is absent else f"{worst.message}; {missing}",
+            findings=(absent, *floors),
+            warnings=policy.warnings,
+            gated=worst is not absent,
+        )
+    assert baseline is not None
+    found = [
+        *_latencies(measurement, baseline, policy, recipe),
+        *judged.computed_steps(measurement, baseline, policy),
+        *judged.peak_memory(measurement, baseline, policy),
+        *judged.graph_breaks(measurement, baseline),
+        *judged.quality_changes(scores, baseline, policy),
+        *judged.drift_of_reference(drift, policy),
+        *floors,
+    ]
+    worst = _worst(found)
+    reasons = (
+        ()
+        if worst.verdict == "passed"
+        else attribute(measurement, baseline, environment, relative=policy.mode == "relative")
+    )
+    return Judgement(
+        verdict=worst.verdict,
+        message=_message(worst, found, reasons, packages_that_differ(baseline, environment)),
+        findings=tuple(found),
+        warnings=tuple(_warnings(found, scores, baseline, policy, hardware)),
+        attribution=reasons,
+    )
+
+
+def _broken(measurement: Measurement, quality: Quality | None, workload: Workload) -> str | None:
+    """Why nothing about this measurement may be believed, or None."""
+    if measurement.problems:
+        return _first(measurement.problems)
+    if measurement.recompiles:
+        reason = f": {measurement.recompile_reasons[0]}" if measurement.recompile_reasons else ""
+        times = "once" if measurement.recompiles == 1 else f"{measurement.recompiles} times"
+        return f"recompiled {times} in the measured region{reason}"
+    made, prompts = measurement.generations, len(workload.prompts)
+    if not made or not prompts or len(made) % prompts:
+        return f"{len(made)} generations were measured for {prompts} prompts"
+    for i, generation in enumerate(made):
+        for name in ("latency_s", "wall_s", "reference_latency_s"):
+            value = getattr(generation, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                return f"{name} of prompt {i % prompts + 1} is {value}"
+    return judged.broken_scores(quality, prompts)
+
+
+def _not_comparable(
+    baseline: Baseline | None,
+    hardware: Hardware,
+    workload: Workload,
+    recipe: str | None,
+    reference: str,
+    policy: Policy,
+) -> str | None:
+    """Why there is nothing to compare with and how to get it, or None."""
+    if baseline is None:
+        return "no baseline is stored; record one with --fluxperf-update"
+    if other := hardware_differences(baseline.hardware, hardware, cpu_model=policy.mode == "absolute"):
+        return (
+            f"the baseline was recorded on {other[0]}; record one for this hardware in a folder of "
+            "its own (--gpu auto) or replace it with --fluxperf-update=all"
+        )
+    if other := workload_differences(baseline, recipe, reference, workload):
+        return f"the baseline is of another workload ({', '.join(other)}); record it anew with --fluxperf-update"
+    return None
+
+
+def _latencies(measurement: Measurement, baseline: Baseline, policy: Policy, recipe: str | None) -> list[Finding]:
+    if policy.mode == "absolute":
+        return [judged.latency(measurement, baseline, policy)]
+    reported = judged.reported_latency(measurement, baseline)
+    # The reference's speed-up over itself is 1 whatever happens, and a body without a recipe has no reference.
+    if recipe is None or recipe == baseline.reference:
+        return [reported]
+    return [judged.speed_up(measurement, baseline, policy), reported]
+
+
+def _worst(found: list[Finding]) -> Finding:
+    """The finding of the worst verdict, the first of equals."""
+    return min(found, key=lambda finding: SEVERITY[finding.verdict])
+
+
+def _message(worst: Finding, found: list[Finding], reasons: tuple[str, ...], packages: str | None) -> str:
+    parts = [worst.message]
+    others = [f.metric for f in found if f is not worst and f.verdict == worst.verdict != "passed"]
+    if others:
+        parts.append("also " + ", ".join(others))
+    if reasons:
+        parts.append(reasons[0])
+        if packages is not None and packages != reasons[0]:
+            parts.append(packages)
+    return "; ".join(parts)
+
+
+def _warnings(
+    found: list[Finding], quality: Quality | None, baseline: Baseline, policy: Policy, hardware: Hardware
+) -> list[str]:
+    warnings = list(policy.warnings)
+    warnings += [finding.message for finding in found if finding.verdict == "inconclusive"]
+    for finding in found:
+        if finding.metric == "drift" and finding.now is not None and finding.now < 1 - policy.max_ssim_loss:
+            warnings.append(finding.message)
+    for metric in judged.unguarded_metrics(quality, baseline):
+        warnings.append(f"{metric} has no baseline, so nothing guards it; record it with --fluxperf-update=all")
+    if baseline.hardware.host_cpu != hardware.host_cpu:
+        warnings.append(f"the baseline's host has another CPU: {baseline.hardware.host_cpu}, here {hardware.host_cpu}")
+    return warnings
+
+
+def _first(problems: tuple[str, ...]) -> str:
+    more = len(problems) - 1
+    return problems[0] + (f" (and {more} more problem{'s' if more > 1 else ''})" if more else "")
