@@ -1,0 +1,15 @@
+"""The optimizations, one module each; importing the package adds their tokens to the recipe grammar."""
+
+from __future__ import annotations
+
+from pytest_fluxperf.pipelines.optimizations import (
+    attention,
+    compilation,
+    dtype,
+    fbcache,
+    fora,
+    quantize,
+    teacache,
+)
+
+__all__ = ["attention", "compilation", "dtype", "fbcache", "fora", "quantize", "teacache"]

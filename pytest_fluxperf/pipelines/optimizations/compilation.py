@@ -1,0 +1,96 @@
+"""``compile``: torch.compile of every block, one graph for each kind of block.
+
+The blocks' ``forward`` is compiled, not the modules, and before caches are hooked in: hooks stay outside of the
+graphs, no graph breaks, and caches come and go without compiling again.
+"""
+
+# ruff: noqa: D102
+# (overriding methods inherit their documentation, and callbacks take what the protocol hands them)
+from __future__ import annotations
+
+from typing import Any
+
+from pytest_fluxperf.pipelines import compiling
+from pytest_fluxperf.pipelines.optimizations.base import (
+    Applied,
+    Forwards,
+    Host,
+    Optimization,
+    Stage,
+    register,
+)
+from pytest_fluxperf.recipe import Field, Token, TokenSpec, choice
+
+_active = 0
+# Pipelines compiled now; dynamo's state is cleared when the last is undone, not under another's feet.
+
+
+class Compiled(Applied):
+    """Compiled blocks (or, for ``whole``, one compiled transformer)."""
+
+    def __init__(self, host: Host, token: Token) -> None:
+        self._token = token
+        self._host = host
+        self._modules = [host.transformer] if token.value == "whole" else host.blocks()
+        self._forwards = Forwards(self._modules)
+        self._before = compiling.CompileCounts()
+
+    def apply(self) -> None:
+        global _active
+        import torch
+
+        _active += 1
+        self._before = compiling.snapshot()
+        options = _TUNING if self._token.value == "tuned" else None
+        for module in self._modules:
+            module.forward = torch.compile(module.forward, fullgraph=True, options=options)
+
+    def undo(self) -> None:
+        global _active
+        self._forwards.restore()
+        _active -= 1
+        if _active == 0:
+            import torch
+
+            torch._dynamo.reset()
+
+    def _counts(self) -> compiling.CompileCounts:
+        return compiling.snapshot() - self._before
+
+    def facts(self) -> dict[str, Any]:
+        counts = self._counts()
+        return {
+            "compile": str(self._token),
+            "compiled_graphs": counts.graphs,
+            "graph_breaks": counts.graph_breaks,
+            "inductor_cache_hits": counts.cache_hits,
+            "inductor_cache_misses": counts.cache_misses,
+        }
+
+    def problems(self) -> tuple[str, ...]:
+        if self._host.steps.index and self._counts().graphs == 0:
+            return (f"{self._token} was asked for, but no graph was compiled",)
+        return ()
+
+
+_TUNING: dict[str, Any] = {
+    "coordinate_descent_tuning": True,
+    "coordinate_descent_check_all_directions": True,
+    "epilogue_fusion": False,
+}
+"""Inductor options that search kernels' launch parameters: minutes of compiling for a few percent. The set that
+torchao recommends for quantized models, here asked for by name rather than set for the whole process."""
+
+
+register(
+    Optimization(
+        TokenSpec(
+            "compile",
+            "compile",
+            "torch.compile: blocks, tuned blocks, or the whole transformer as one graph",
+            value=Field("what", choice("blocks", "tuned", "whole"), "what is compiled, and how hard", "blocks"),
+        ),
+        Stage.COMPILATION,
+        Compiled,
+    )
+)

@@ -1,0 +1,195 @@
+"""What all step caches share: their decisions, the fixed schedule, and the hooks of those written here.
+
+A step cache answers a denoising step from earlier ones. Whichever library decides, the decision passes through
+:meth:`StepCache.decided`, which writes it into the step log and knows whether the cache was ever consulted.
+"""
+
+# ruff: noqa: ARG002, D102
+# (overriding methods inherit their documentation, and callbacks take what the protocol hands them)
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.pipelines.optimizations.base import Applied, Forwards, Host
+from pytest_fluxperf.recipe import Field, Recipe, Token, integer
+
+COMPUTED = Field(
+    "computed",
+    integer(1),
+    "measuring mode: compute this many steps, spread evenly, whatever the cache itself decides",
+)
+
+
+def in_schedule(index: int, computed: int, steps: int) -> bool:
+    """Whether step ``index`` is one of ``computed`` steps spread evenly over ``steps``; step 0 always is."""
+    return index * computed // steps != (index - 1) * computed // steps
+
+
+def needs_eager_transformer(token: Token, recipe: Recipe) -> str | None:
+    """Conflict of caches that decide on the host, between blocks, with one graph for all blocks."""
+    compiled = recipe.token("compile")
+    if compiled is not None and compiled.value == "whole":
+        return f"{token.name!r} decides between blocks, which compile:whole makes one graph; use compile"
+    return None
+
+
+def needs_eager_blocks(token: Token, recipe: Recipe) -> str | None:
+    """Conflict of caches that decide on the host inside of blocks with compiled blocks."""
+    if recipe.token("compile") is not None:
+        return f"{token.name!r} decides inside the blocks, where a compiled graph would break; leave compile out"
+    return None
+
+
+class StepCache(Applied):
+    """Base of the step caches; subclasses hook in with :meth:`apply` and pass every decision through :meth:`decided`."""
+
+    engine = "diffusers"
+
+    def __init__(self, host: Host, token: Token) -> None:
+        self.host = host
+        self.token = token
+        self.consulted = 0
+        self._unheard = 0
+        computed = token.option("computed")
+        self.computed = None if computed is None else int(computed)
+        if self.computed is not None and self.computed > host.num_steps:
+            raise FluxPerfError(f"{token}: computed={self.computed}, but the run has only {host.num_steps} steps")
+
+    def decided(self, compute: bool) -> bool:
+        """Note the decision for the current step; returns the one to follow (the schedule's, if there is one)."""
+        self.consulted += 1
+        if self.computed is not None:
+            compute = in_schedule(self.host.steps.index % self.host.num_steps, self.computed, self.host.num_steps)
+        self.host.steps.record(compute)
+        return compute
+
+    def begin(self) -> None:
+        self._judge()
+        self.consulted = 0
+
+    def _judge(self) -> None:
+        """Count the steps of the generation that ends here that never asked the cache."""
+        self._unheard += max(0, self.host.steps.index - self.consulted)
+
+    def facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {"cache": str(self.token), "cache_engine": self.engine}
+        if self.computed is not None:
+            facts["cache_schedule"] = f"fixed: {self.computed} of {self.host.num_steps} steps computed"
+        return facts
+
+    def problems(self) -> tuple[str, ...]:
+        unheard = self._unheard + max(0, self.host.steps.index - self.consulted)
+        if unheard:
+            return (f"step cache {self.token} was asked for, but {unheard} denoising steps never consulted it",)
+        return ()
+
+
+class HookedCache(StepCache):
+    """A step cache that skips all blocks, or all but the first, as three kinds of hooks on the blocks.
+
+    Subclasses implement :meth:`should_compute`, which sees the first block's inputs before it runs, and
+    :meth:`keep` / :meth:`answer`: what is stored after a computed step, and what the blocks' output is instead.
+    Encoder states play no part: nothing reads them behind the last block.
+    """
+
+    engine = "fluxperf"
+    _NAME = "fluxperf_step_cache"
+
+    def __init__(self, host: Host, token: Token) -> None:
+        super().__init__(host, token)
+        self._compute = True
+        self._entry: Any = None
+        self._stored: Any = None
+        self._forwards = Forwards(host.blocks())
+        self.reset()
+
+    def apply(self) -> None:
+        blocks = self.host.blocks()
+        hooks = [_hook(self._middle) for _ in blocks]
+        hooks[0], hooks[-1] = _hook(self._head), _hook(self._tail)
+        for registry, hook in zip(self._registries(), hooks, strict=True):
+            registry.register_hook(hook, self._NAME)
+        self._invalidate()
+
+    def should_compute(self, block: Any, hidden: Any, temb: Any) -> bool:
+        """The cache's own decision, before the first block runs on ``hidden`` (batch, tokens, width)."""
+        raise NotImplementedError
+
+    def keep(self, entry: Any, output: Any) -> Any:
+        """What to store after a computed step whose blocks turned ``entry`` into ``output``."""
+        raise NotImplementedError
+
+    def answer(self, entry: Any, stored: Any) -> Any:
+        """The blocks' output in a reused step."""
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        """Forget the previous generation."""
+        self._compute, self._entry, self._stored = True, None, None
+
+    def begin(self) -> None:
+        super().begin()
+        self.reset()
+
+    def undo(self) -> None:
+        for registry in self._registries():
+            registry.remove_hook(self._NAME, recurse=False)
+        self._forwards.restore()
+        self._invalidate()
+        self.reset()
+
+    def _registries(self) -> list[Any]:
+        from diffusers.hooks.hooks import HookRegistry
+
+        return [HookRegistry.check_if_exists_or_initialize(block) for block in self.host.blocks()]
+
+    def _invalidate(self) -> None:
+        from diffusers.hooks.hooks import HookRegistry
+
+        # diffusers caches which modules carry hooks; a stale list would leave ours without a cache context.
+        HookRegistry.check_if_exists_or_initialize(self.host.transformer).invalidate_child_registries_cache()
+
+    def _head(self, block: Any, original: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
+        hidden = kwargs["hidden_states"]
+        compute = self.should_compute(block, hidden, kwargs["temb"])
+        self._compute = self.decided(compute) or self._stored is None
+        if not self._compute:
+            return kwargs["encoder_hidden_states"], self.answer(hidden, self._stored)
+        self._entry = hidden
+        return original(**kwargs)
+
+    def _middle(self, block: Any, original: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
+        if self._compute:
+            return original(**kwargs)
+        return kwargs["encoder_hidden_states"], kwargs["hidden_states"]
+
+    def _tail(self, block: Any, original: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
+        output = self._middle(block, original, kwargs)
+        if self._compute:
+            self._stored = self.keep(self._entry, output[1])
+            self._entry = None
+        return output
+
+
+def _hook(call: Callable[[Any, Callable[..., Any], dict[str, Any]], Any]) -> Any:
+    """A diffusers hook that hands a block's call, all by keyword, to ``call(block, original forward, kwargs)``."""
+    from diffusers.hooks.hooks import ModelHook
+
+    class Hook(ModelHook):  # type: ignore[misc]
+        def new_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
+            kwargs.update(zip(_BLOCK_ARGUMENTS, args, strict=False))
+            return call(module, self.fn_ref.original_forward, kwargs)
+
+    return Hook()
+
+
+_BLOCK_ARGUMENTS = (
+    "hidden_states",
+    "encoder_hidden_states",
+    "temb",
+    "image_rotary_emb",
+    "joint_attention_kwargs",
+)
+"""Parameters of FluxTransformerBlock.forward and FluxSingleTransformerBlock.forward, in order."""

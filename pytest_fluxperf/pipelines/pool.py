@@ -1,0 +1,189 @@
+"""One loaded base, recipes applied to it and undone.
+
+>>> pool = Pool(resolve("tiny"), "cpu")                       # doctest: +SKIP
+>>> flux = pool.acquire(parse("fp32+fbcache:0.1"), steps=28)  # doctest: +SKIP
+>>> flux.begin()                                              # doctest: +SKIP
+>>> picture = flux.pipe("a red circle").images[0]             # doctest: +SKIP
+>>> flux.steps.decisions                                      # doctest: +SKIP
+'1110101...'
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_fluxperf.errors import FluxPerfError, Unavailable
+from pytest_fluxperf.pipelines import loading
+from pytest_fluxperf.pipelines.models import ModelInfo
+from pytest_fluxperf.pipelines.optimizations import attention
+from pytest_fluxperf.pipelines.optimizations.base import Applied, Host, Optimization, optimizations
+from pytest_fluxperf.pipelines.optimizations.whole import expand
+from pytest_fluxperf.pipelines.steps import StepLog
+from pytest_fluxperf.recipe import Recipe, Token
+
+
+def unavailable(recipe: Recipe, device: str) -> str | None:
+    """Why this environment cannot run the recipe on ``device`` (``cpu``, ``cuda``, ``cuda:1``), or None."""
+    for token, optimization in optimizations(expand(recipe, device)):
+        reason = optimization.needs(token, recipe, device)
+        if reason:
+            return f"{token} {reason}"
+    return None
+
+
+@dataclass
+class _Layer:
+    """One applied token; ``key`` says whether another recipe may keep it."""
+
+    key: tuple[Any, ...]
+    applied: Applied
+
+
+@dataclass
+class _Base:
+    """A loaded pipeline and what is applied to it, first to last."""
+
+    pipe: Any
+    steps: StepLog
+    layers: list[_Layer] = field(default_factory=list)
+    owner: Prepared | None = None
+
+    def undo_to(self, kept: int) -> None:
+        """Undo all layers but the first ``kept``, the last first; goes on after a failure and raises it then."""
+        failure: BaseException | None = None
+        while len(self.layers) > kept:
+            try:
+                self.layers.pop().applied.undo()
+            except Exception as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+
+class Prepared:
+    """A pipeline under a recipe. It is valid until it is released or its base is acquired for another recipe."""
+
+    def __init__(self, base: _Base, host: Host, recipe: Recipe) -> None:
+        self._base = base
+        self._host = host
+        self.recipe = recipe
+        """As asked for; a whole recipe is expanded in :meth:`facts`."""
+
+    @property
+    def pipe(self) -> Any:
+        """The FluxPipeline."""
+        return self._base.pipe
+
+    @property
+    def steps(self) -> StepLog:
+        """Decisions of the current generation."""
+        return self._base.steps
+
+    @property
+    def dtype(self) -> str:
+        """``fp32``, ``bf16`` or ``fp16``."""
+        return self.recipe.dtype
+
+    def begin(self) -> None:
+        """Start a generation: forget what caches kept of the previous one, even if it broke off."""
+        self._require_valid()
+        for layer in self._base.layers:
+            layer.applied.begin()
+        self._base.steps.begin()
+
+    def facts(self) -> dict[str, Any]:
+        """What was asked for and what is really active, JSON-able."""
+        self._require_valid()
+        transformer = self._host.transformer
+        facts: dict[str, Any] = {
+            "recipe": str(self.recipe),
+            "model": self._host.info.name,
+            "device": str(transformer.device),
+            "attention": attention.seen_backends(transformer),
+        }
+        for layer in self._base.layers:
+            facts |= layer.applied.facts()
+        return facts
+
+    def problems(self) -> tuple[str, ...]:
+        """What was asked for but was not active in the generations so far, one line each."""
+        self._require_valid()
+        found = [problem for layer in self._base.layers for problem in layer.applied.problems()]
+        seen = attention.seen_backends(self._host.transformer)
+        if self.recipe.token("attention") is None and self.recipe.token("whole") is None and seen != ["native"]:
+            found.append(f"no attention back end was asked for, but {', '.join(seen)} is set")
+        return tuple(found)
+
+    def release(self) -> None:
+        """Undo everything; the base is then bit for bit what was loaded. Doing it again does nothing."""
+        if self._base.owner is self:
+            self._base.owner = None
+            self._base.undo_to(0)
+
+    def _require_valid(self) -> None:
+        if self._base.owner is not self:
+            raise FluxPerfError(f"recipe {self.recipe}: the pipeline was released, or prepared for another recipe")
+
+
+class Pool:
+    """Loaded bases of one model on one device, each loaded once per dtype and replica."""
+
+    def __init__(self, info: ModelInfo, device: str) -> None:
+        self.info = info
+        self.device = device
+        self._bases: dict[tuple[str, int], _Base] = {}
+
+    def acquire(self, recipe: Recipe, *, steps: int, replica: int = 0) -> Prepared:
+        """Prepare the base of the recipe's dtype for ``steps`` denoising steps.
+
+        What the previous recipe on that base applied is undone, but for the layers at the bottom that both share
+        (quantized weights, compiled blocks), if it was not released. Replicas are bases of their own.
+
+        Raises :class:`Unavailable` when this environment cannot run the recipe, and :class:`FluxPerfError` when
+        the model cannot be loaded or the recipe does not fit the number of steps; nothing stays applied then.
+        """
+        reason = unavailable(recipe, self.device)
+        if reason:
+            raise Unavailable(f"recipe {recipe}: {reason}")
+        wanted = optimizations(expand(recipe, self.device))
+        base = self._base(recipe.dtype, replica)
+        host = Host(base.pipe, self.info, self.device, base.steps, steps)
+        keys = [_key(token, optimization, steps) for token, optimization in wanted]
+        shared = 0
+        while shared < min(len(keys), len(base.layers)) and base.layers[shared].key == keys[shared]:
+            shared += 1
+        base.owner = None
+        base.steps.begin()
+        try:
+            base.undo_to(shared)
+            for key, (token, optimization) in list(zip(keys, wanted, strict=True))[shared:]:
+                base.layers.append(_Layer(key, optimization.make(host, token)))
+                base.layers[-1].applied.apply()
+        except BaseException:
+            base.undo_to(0)
+            raise
+        base.owner = Prepared(base, host, recipe)
+        base.owner.begin()
+        return base.owner
+
+    def close(self) -> None:
+        """Undo everything and let go of the models."""
+        for base in self._bases.values():
+            base.owner = None
+            base.undo_to(0)
+        self._bases.clear()
+        loading.free(self.device)
+
+    def _base(self, dtype: str, replica: int) -> _Base:
+        key = (dtype, replica)
+        if key not in self._bases:
+            pipe = loading.load(self.info, dtype, self.device)
+            steps = StepLog()
+            steps.attach(pipe.transformer)
+            self._bases[key] = _Base(pipe, steps)
+        return self._bases[key]
+
+
+def _key(token: Token, optimization: Optimization, steps: int) -> tuple[Any, ...]:
+    return (token, steps if optimization.per_steps else None)

@@ -1,0 +1,221 @@
+"""One base, many recipes: each does what it says, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.pipelines import compiling
+from pytest_fluxperf.pipelines.pool import Pool
+from pytest_fluxperf.recipe import parse
+
+CACHES = ["fbcache:0.1,computed=3", "teacache:0.4", "fora"]
+OPTIMIZATIONS = [*CACHES, "int8wo", "compile"]
+
+
+def _pairs():
+    for first, second in itertools.combinations(OPTIMIZATIONS, 2):
+        if not (first in CACHES and second in CACHES):
+            yield f"{first}+{second}"
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+def test_dtype(prepare, generate, dtype, untouched):
+    prepared = prepare(dtype)
+    pixels = generate(prepared)
+    assert np.isfinite(pixels).all()
+    np.testing.assert_array_equal(pixels, untouched(dtype))
+    np.testing.assert_array_equal(pixels, generate(prepared))
+    assert prepared.steps.decisions == "1" * 8
+    assert prepared.dtype == dtype
+    assert prepared.facts()["dtype"] == {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[dtype]
+    assert prepared.problems() == ()
+
+
+@pytest.mark.parametrize("recipe", [*OPTIMIZATIONS, *_pairs()])
+def test_recipe_acts_repeats_and_is_undone_bit_exactly(prepare, generate, untouched, recipe):
+    prepared = prepare(f"fp32+{recipe}")
+    pixels = generate(prepared)
+    assert np.isfinite(pixels).all()
+    assert not np.array_equal(pixels, untouched()), "the recipe changed nothing"
+    np.testing.assert_array_equal(pixels, generate(prepared))
+    assert prepared.problems() == ()
+    json.dumps(prepared.facts())
+    prepared.release()
+    prepared.release()
+    np.testing.assert_array_equal(generate(prepare("fp32")), untouched())
+
+
+@pytest.mark.parametrize("recipe", OPTIMIZATIONS)
+def test_a_failure_in_mid_generation_leaves_nothing_behind(prepare, generate, untouched, recipe):
+    def fail(pipe, step, timestep, tensors):
+        if step == 4:
+            raise RuntimeError("out of luck")
+        return {}
+
+    prepared = prepare(f"fp32+{recipe}")
+    whole = generate(prepared)
+    decisions = prepared.steps.decisions
+    with pytest.raises(RuntimeError, match="out of luck"):
+        generate(prepared, callback_on_step_end=fail)
+    np.testing.assert_array_equal(generate(prepared), whole)
+    assert prepared.steps.decisions == decisions
+    with pytest.raises(RuntimeError, match="out of luck"):
+        generate(prepared, callback_on_step_end=fail)
+    prepared.release()
+    np.testing.assert_array_equal(generate(prepare("fp32")), untouched())
+
+
+def test_an_error_inside_a_block_leaves_nothing_behind(prepare, generate, untouched, monkeypatch):
+    prepared = prepare("fp32+fbcache:0.1,computed=3")
+    block = prepared.pipe.transformer.single_transformer_blocks[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(block.act_mlp, "forward", lambda x: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            generate(prepared)
+    prepared.release()
+    np.testing.assert_array_equal(generate(prepare("fp32")), untouched())
+
+
+def test_acquiring_undoes_what_was_applied_before(prepare, generate, untouched):
+    for recipe in ("fp32+fbcache:0.1,computed=3", "fp32+int8wo+teacache:0.4", "fp32+fora+int8wo"):
+        generate(prepare(recipe))
+    np.testing.assert_array_equal(generate(prepare("fp32")), untouched())
+
+
+def test_shared_layers_stay_between_recipes(pool, prepare, generate):
+    first = prepare("fp32+int8wo+compile")
+    generate(first)
+    quantized = first.pipe.transformer.transformer_blocks[0].attn.to_q.weight
+    before = compiling.snapshot()
+    second = prepare("fp32+int8wo+compile+fora")
+    assert second.pipe.transformer.transformer_blocks[0].attn.to_q.weight is quantized
+    generate(second)
+    assert (compiling.snapshot() - before).graphs == 0
+    assert second.steps.decisions == "11101010"
+    assert second.facts()["quantized_layers"] == 40
+
+
+def test_a_cache_that_knows_the_number_of_steps_is_applied_anew_for_another(prepare, generate):
+    generate(prepare("fp32+fora:start=1,interval=4"))
+    prepared = prepare("fp32+fora:start=1,interval=4", steps=3)
+    generate(prepared, steps=3)
+    assert prepared.steps.decisions == "110"
+
+
+def test_only_the_latest_pipeline_of_a_base_is_valid(prepare, generate):
+    first, second = prepare("fp32+fora"), prepare("fp32")
+    for use in (first.begin, first.facts, first.problems):
+        with pytest.raises(FluxPerfError, match="prepared for another recipe"):
+            use()
+    first.release()
+    second.begin()
+
+
+def test_replicas_and_dtypes_are_bases_of_their_own(pool, generate):
+    first = pool.acquire(parse("fp32+fora"), steps=8)
+    second = pool.acquire(parse("fp32"), steps=8, replica=1)
+    third = pool.acquire(parse("bf16"), steps=8)
+    assert len({id(prepared.pipe.transformer) for prepared in (first, second, third)}) == 3
+    generate(first)
+    assert first.steps.decisions == "11101010"
+    assert second.steps.decisions == ""
+    for prepared in (first, second, third):
+        prepared.release()
+
+
+def test_each_base_is_loaded_once(info, monkeypatch):
+    from pytest_fluxperf.pipelines import loading
+
+    loads, load = [], loading.load
+    monkeypatch.setattr(loading, "load", lambda *a: loads.append(a) or load(*a))
+    pool = Pool(info, "cpu")
+    for recipe in ("fp32", "fp32+fora", "fp32+int8wo", "bf16"):
+        pool.acquire(parse(recipe), steps=8).release()
+    assert len(loads) == 2
+    pool.close()
+
+
+def test_a_recipe_that_fails_to_apply_leaves_nothing_behind(pool, generate, untouched, monkeypatch):
+    from pytest_fluxperf.pipelines.optimizations.fora import Fora
+
+    apply = Fora.apply
+    monkeypatch.setattr(Fora, "apply", lambda self: apply(self) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        pool.acquire(parse("fp32+int8wo+fora"), steps=8)
+    monkeypatch.undo()
+    prepared = pool.acquire(parse("fp32"), steps=8)
+    np.testing.assert_array_equal(generate(prepared), untouched())
+    prepared.release()
+
+
+class TestProblems:
+    @pytest.mark.parametrize("recipe", ["fbcache:0.1", "teacache:0.4", "fora"])
+    def test_cache_disabled_behind_our_back(self, prepare, generate, recipe):
+        prepared = prepare(f"fp32+{recipe}")
+        generate(prepared)
+        assert prepared.problems() == ()
+        for block in prepared._host.blocks():
+            vars(block).pop("forward", None)
+        generate(prepared)
+        generate(prepared)
+        (problem,) = prepared.problems()
+        assert problem == f"step cache {recipe} was asked for, but 16 denoising steps never consulted it"
+
+    def test_weights_put_back(self, prepare):
+        import torch
+
+        prepared = prepare("fp32+int8wo")
+        linear = prepared.pipe.transformer.transformer_blocks[0].attn.to_q
+        linear.weight = torch.nn.Parameter(linear.weight.dequantize(), requires_grad=False)
+        assert prepared.facts()["quantized_weight"] == ["Int8Tensor", "Parameter"]
+        assert prepared.problems() == ("39 of 40 linear layers of the blocks are quantized",)
+
+    def test_nothing_compiled(self, prepare, generate):
+        prepared = prepare("fp32+compile")
+        for block in prepared._host.blocks():
+            vars(block).pop("forward")
+        generate(prepared)
+        assert prepared.problems() == ("compile was asked for, but no graph was compiled",)
+
+    def test_other_attention_back_end(self, prepare):
+        prepared = prepare("fp32")
+        prepared.pipe.transformer.set_attention_backend("_native_math")
+        try:
+            assert prepared.facts()["attention"] == ["_native_math"]
+            assert prepared.problems() == ("no attention back end was asked for, but _native_math is set",)
+        finally:
+            prepared.pipe.transformer.set_attention_backend("native")
+            prepared.pipe.transformer.reset_attention_backend()
+
+    def test_other_dtype(self, prepare):
+        import torch
+
+        prepared = prepare("bf16")
+        prepared.pipe.transformer.to(torch.float32)
+        assert prepared.problems() == ("asked for bfloat16, but the transformer computes in float32",)
+        prepared.pipe.transformer.to(torch.bfloat16)
+
+
+class TestCompile:
+    def test_three_graphs_no_breaks_and_none_again(self, prepare, generate):
+        prepared = prepare("fp32+compile")
+        generate(prepared)
+        facts = prepared.facts()
+        assert (facts["compiled_graphs"], facts["graph_breaks"]) == (3, 0)
+        before = compiling.snapshot()
+        generate(prepared)
+        assert compiling.snapshot() - before == compiling.CompileCounts()
+
+    def test_a_recompilation_is_counted_with_its_reason(self, prepare, generate):
+        prepared = prepare("fp32+compile")
+        generate(prepared)
+        before = compiling.snapshot()
+        generate(prepared, size=48)
+        counts = compiling.snapshot() - before
+        assert counts.graphs == counts.recompiles > 0
+        assert all(counts.recompile_reasons)
