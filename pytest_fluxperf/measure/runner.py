@@ -34,19 +34,23 @@ class Subject(Protocol):
 
 
 class Compilation(Protocol):
-    """Running totals of the compiler's counters."""
+    """Running totals of the compiler's counters; the difference of two tells what a region compiled."""
 
-    graphs: int
-    graph_breaks: int
-    recompiles: int
-    reasons: tuple[str, ...]
+    @property
+    def graphs(self) -> int: ...  # noqa: D102
+    @property
+    def graph_breaks(self) -> int: ...  # noqa: D102
+    @property
+    def recompile_reasons(self) -> tuple[str, ...]: ...  # noqa: D102
+    def __sub__(self, earlier: Any) -> Compilation: ...
 
 
 class BodyRaised(Exception):
     """The marked body raised; ``__cause__`` is its exception."""
 
     def __init__(self, index: int | None, total: int) -> None:
-        self.index = index
+        self.result: Any = None
+        """Set by whoever judges it."""
         where = "in warm-up" if index is None else f"at generation {index + 1} of {total}"
         super().__init__(where)
 
@@ -114,19 +118,15 @@ class Runner:
             generations, problems = self._measure(tracer)
             peak = memory.peak_mib()
             end = self._compiled()
-        reasons: tuple[str, ...] = ()
-        recompiles = breaks = 0
-        if start and warm and end:
-            breaks = end.graph_breaks - start.graph_breaks
-            recompiles = (end.graphs - warm.graphs) + max(0, end.recompiles - warm.recompiles)
-            reasons = end.reasons[len(warm.reasons) :]
+        measured = end - warm if warm and end else None
+        whole = end - start if start and end else None
         return Measurement(
             generations=tuple(generations),
             warmup_s=tuple(warmup_s),
             peak_memory_mib=peak,
-            graph_breaks=breaks,
-            recompiles=recompiles,
-            recompile_reasons=reasons,
+            graph_breaks=whole.graph_breaks if whole else 0,
+            recompiles=measured.graphs if measured else 0,
+            recompile_reasons=measured.recompile_reasons if measured else (),
             problems=tuple(problems),
         )
 
@@ -144,10 +144,10 @@ class Runner:
             if len(seconds) >= max(self.warmup, MAX_WARMUP):
                 break
             before = self._compiled()
-            seconds.append(self._generate(prompts[len(seconds) % len(prompts)], None, tracer).wall_s)
+            seconds.append(self._generate(prompts[len(seconds) % len(prompts)], None, tracer).latency_s)
             self.hooks.progress("warm-up", len(seconds), self.warmup, None)
             after = self._compiled()
-            compiled = bool(before and after and after.graphs != before.graphs)
+            compiled = bool(before and after and (after - before).graphs)
             settled = not compiled and seconds[-1] <= (1 + SETTLED) * min(seconds)
         return seconds
 

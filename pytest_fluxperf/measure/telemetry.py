@@ -35,10 +35,10 @@ def read(gpu_uuid: str | None) -> Telemetry | None:
         def ask(name: str, *args: Any) -> Any:
             try:
                 return getattr(pynvml, name)(handle, *args)
-            except pynvml.NVMLError:  # not supported on this card or under this driver
+            except (pynvml.NVMLError, AttributeError):  # not supported by this card, driver or package
                 return None
 
-        reasons = ask("nvmlDeviceGetCurrentClocksEventReasons") or ask("nvmlDeviceGetCurrentClocksThrottleReasons") or 0
+        reasons = ask("nvmlDeviceGetCurrentClocksEventReasons") or 0
         power = ask("nvmlDeviceGetPowerUsage")
         return Telemetry(
             sm_clock_mhz=ask("nvmlDeviceGetClockInfo", pynvml.NVML_CLOCK_SM),

@@ -6,6 +6,8 @@ Pictures are compared as they come: float32 in [0, 1], NCHW, never resized.
 from __future__ import annotations
 
 import hashlib
+import io
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -102,19 +104,18 @@ def to_uint8(pixels: Pixels) -> npt.NDArray[np.uint8]:
 
 
 def save(pixels: Pixels, folder: Path, base: Path) -> Picture:
-    """Store a picture losslessly as ``<folder>/<sha256>.png`` and return it with a path relative to ``base``.
-
-    The hash is of size and 8-bit pixels, so it does not depend on the encoder.
-    """
-    data = np.ascontiguousarray(to_uint8(pixels))
-    height, width = data.shape[:2]
-    digest = hashlib.sha256(f"{width}x{height}:".encode() + data.tobytes()).hexdigest()
+    """Store a picture losslessly as ``<folder>/<sha256 of the file>.png``; the path is relative to ``base``."""
+    data = to_uint8(pixels)
+    encoded = io.BytesIO()
+    Image.fromarray(data).save(encoded, format="png")
+    digest = hashlib.sha256(encoded.getvalue()).hexdigest()
     path = folder / f"{digest}.png"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(f".{_unique()}.tmp")
-        Image.fromarray(data).save(scratch, format="png", compress_level=6)
-        scratch.replace(path)
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as scratch:
+            scratch.write(encoded.getvalue())
+        Path(scratch.name).replace(path)
+    height, width = data.shape[:2]
     return Picture(path=path.relative_to(base).as_posix(), sha256=digest, width=width, height=height)
 
 
@@ -129,10 +130,3 @@ def load(path: Path) -> Pixels:
         ) from None
     except (OSError, SyntaxError, ValueError) as error:
         raise FluxPerfError(f"{path}: not a readable picture ({error})") from None
-
-
-def _unique() -> str:
-    import os
-    import threading
-
-    return f"{os.getpid()}-{threading.get_ident()}"

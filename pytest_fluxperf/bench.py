@@ -1,0 +1,389 @@
+"""One fluxperf test, from its fixtures to its verdict.
+
+A :class:`Bench` is made when the test is collected (settings and recipe are checked there), gets its pipeline when
+the ``flux`` fixture is set up, and measures and judges when pytest calls the test.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.gate.policy import Policy
+from pytest_fluxperf.gate.verdict import judge, record
+from pytest_fluxperf.measure import runner as measuring
+from pytest_fluxperf.measure import telemetry
+from pytest_fluxperf.measure.inputs import GenerationInputs
+from pytest_fluxperf.measure.memory import resident_bytes
+from pytest_fluxperf.options import ItemSettings
+from pytest_fluxperf.quality import images, reference
+from pytest_fluxperf.results import (
+    FAILING,
+    Baseline,
+    Judgement,
+    Measurement,
+    Picture,
+    Prompt,
+    Quality,
+    Result,
+    Workload,
+)
+from pytest_fluxperf.session import Session
+
+NONE, BASELINE = "none", "baseline"
+"""References that are no recipe: no comparison, and the baseline's stored pictures."""
+
+Progress = Callable[[str, int, int, float | None], None]
+
+
+class _Subject:
+    """A prepared pipeline as the runner sees it."""
+
+    def __init__(self, prepared: Any) -> None:
+        self.pipe = prepared.pipe
+        self.begin = prepared.begin
+        self._steps = prepared.steps
+
+    @property
+    def decisions(self) -> str | None:
+        return self._steps.decisions or None
+
+
+class Bench:
+    """Measures and judges one test in one session."""
+
+    def __init__(self, session: Session, test: str, settings: ItemSettings, recipe: str | None) -> None:
+        self.session = session
+        self.test = test
+        self.settings = settings
+        self.recipe = recipe
+        """Canonical recipe; None until a pipeline fixture asks for one (a body may bring its own pipeline)."""
+        self.prepared: Any = None
+        self.prepare_s: float | None = None
+
+    def check(self) -> None:
+        """Find what would go wrong before anything is measured; raises :class:`FluxPerfError` that names the test."""
+        try:
+            self.workload, self.reference  # noqa: B018
+            self.session.store.load(self.test)
+            self._policy()
+        except FluxPerfError as error:
+            raise FluxPerfError(f"{self.test}: {error}") from None
+
+    # -- fixtures ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def workload(self) -> Workload:
+        """What is generated."""
+        return self.session.workload(self.settings)
+
+    @cached_property
+    def inputs(self) -> GenerationInputs:
+        """The mapping behind ``flux_inputs``."""
+        return GenerationInputs(self.workload, self._extra)
+
+    @property
+    def _extra(self) -> dict[str, Any]:
+        return {"max_sequence_length": self.session.info.defaults.max_sequence_length}
+
+    @property
+    def reference(self) -> str:
+        """Canonical recipe of the reference, ``baseline`` (a body without our pipeline), or ``none``."""
+        asked = self.settings.reference
+        if asked in (NONE, BASELINE):
+            return str(asked)
+        if asked is None and self.recipe is None:
+            return BASELINE
+        return self.session.recipe(asked)
+
+    def prepare(self, recipe: str | None = None) -> Any:
+        """Load and optimize the pipeline of this test; returns it. Raises :class:`Unavailable`."""
+        if self.prepared is not None:
+            raise FluxPerfError(f"{self.test} asks for two pipelines; a test measures one (parametrize it instead)")
+        self.recipe = self.session.recipe(recipe if recipe is not None else self.settings.recipe)
+        with self.session.device_lock():
+            self._reference_pictures()  # first, since it uses the same loaded base
+            start = time.perf_counter()
+            self.prepared = self.session.acquire(self.recipe, self.workload)
+            self.prepare_s = time.perf_counter() - start
+        return self.prepared.pipe
+
+    def release(self) -> None:
+        """Undo the recipe."""
+        if self.prepared is not None:
+            self.prepared.release()
+            self.prepared = None
+
+    # -- the test ------------------------------------------------------------------------------------------
+
+    def run(self, call: Callable[[], Any], progress: Progress) -> Result:
+        """Measure, compare and judge.
+
+        Raises :class:`measuring.BodyRaised` with ``result`` set when the body raised.
+        """
+        start = time.monotonic()
+        baseline = self.session.store.load(self.test)
+        raised: measuring.BodyRaised | None = None
+        try:
+            measurement = self._measure(call, progress)
+            if measurement.unfit:  # the machine may have been disturbed: once more before it is called unfit
+                measurement = self._measure(call, progress)
+        except measuring.BodyRaised as error:
+            raised = error
+            cause = error.__cause__
+            first = (str(cause).splitlines() or [""])[0]
+            measurement = Measurement(generations=(), problems=(f"raised {type(cause).__name__}: {first} ({error})",))
+        quality = drift = None
+        if not measurement.problems:
+            measurement, quality, drift = self._compare(measurement, baseline)
+        policy = self._policy()
+        judgement = judge(
+            measurement,
+            quality,
+            baseline,
+            policy,
+            drift=drift,
+            hardware=self.session.hardware,
+            environment=self.session.environment,
+            workload=self.workload,
+            recipe=self.recipe,
+            reference=self.reference,
+        )
+        result = Result(
+            test=self.test,
+            recipe=self.recipe,
+            reference=self.reference,
+            workload=self.workload,
+            measurement=measurement,
+            quality=quality,
+            drift=drift,
+            baseline=baseline,
+            judgement=judgement,
+            run=record(
+                measurement,
+                quality,
+                session=self.session.id,
+                environment=self.session.environment,
+                gpu_uuid=self.session.gpu.uuid,
+                time_utc=self.session.time_utc,
+            ),
+            duration_s=round(time.monotonic() - start, 3),
+            worker=self.session.worker,
+        )
+        if raised is not None:
+            raised.result = result
+            raise raised
+        return result
+
+    def _measure(self, call: Callable[[], Any], progress: Progress) -> Measurement:
+        bench = self
+
+        class Hooks(measuring.Hooks):
+            def keep(self, index: int, output: Any, decoded: Any) -> tuple[Picture | None, tuple[str, ...]]:
+                return bench._keep(index, output, decoded)
+
+            def progress(self, stage: str, done: int, total: int, p50_s: float | None) -> None:
+                progress(stage, done, total, p50_s)
+
+            def compilation(self) -> Any:
+                from pytest_fluxperf.pipelines.compiling import snapshot
+
+                return snapshot()
+
+        hooks = Hooks()
+        with self.session.device_lock():
+            paired = self._paired_reference()
+            hooks.reference = paired
+            before = telemetry.read(self.session.gpu.uuid)
+            measurement = measuring.Runner(
+                call=call,
+                load=self.inputs.load,
+                workload=self.workload,
+                clock=self.session.clock,
+                device=self.session.device,
+                subject=_Subject(self.prepared) if self.prepared else None,
+                warmup=measuring.MIN_WARMUP if self.settings.warmup is None else self.settings.warmup,
+                resident=resident_bytes(self.prepared.pipe) if self.prepared else 0,
+                hooks=hooks,
+            ).run()
+            after = telemetry.read(self.session.gpu.uuid)
+        problems = measurement.problems
+        facts: dict[str, Any] = {}
+        if self.prepared:
+            facts = {**self.prepared.facts(), "graph_breaks": measurement.graph_breaks}
+            problems += self.prepared.problems()
+        return _replace(
+            measurement,
+            prepare_s=self.prepare_s,
+            facts=facts,
+            problems=problems,
+            telemetry=after,
+            unfit=tuple(dict.fromkeys((*telemetry.unfit(before), *telemetry.unfit(after)))),
+        )
+
+    def _policy(self) -> Policy:
+        s = self.settings
+        return Policy.of(
+            "relative" if self.session.relative else "absolute",
+            max_slowdown=s.max_slowdown,
+            max_memory_growth=s.max_memory_growth,
+            min_ssim=s.min_ssim,
+            min_psnr=s.min_psnr,
+            max_lpips=s.max_lpips,
+            quality_tolerance=s.quality_tolerance,
+            strict=self.session.settings.strict,
+            m=max(1, self.session.configurations),
+        )
+
+    # -- pictures ------------------------------------------------------------------------------------------
+
+    def _keep(self, index: int, output: Any, decoded: Any) -> tuple[Picture | None, tuple[str, ...]]:
+        """Validate and store the picture of one generation."""
+        where = f"picture of prompt {index + 1} of {len(self.workload.prompts)}"
+        if decoded is not None and (bad := _not_finite(decoded)):
+            return None, (f"{where} has {bad} NaN or infinite values",)
+        try:
+            pictures = images.pictures_of(output)
+        except FluxPerfError as error:
+            return None, (str(error),)
+        known_size = self.prepared is not None
+        problems = [
+            f"{where} {problem}"
+            for pixels in pictures
+            if (
+                problem := images.problem_of(
+                    pixels,
+                    self.workload.height if known_size else None,
+                    self.workload.width if known_size else None,
+                )
+            )
+        ]
+        # several pictures of one generation are judged side by side as one
+        if len({pixels.shape[0] for pixels in pictures}) > 1:
+            return None, (f"{where}: the pictures of one generation differ in height",)
+        return images.save(np.hstack(pictures), self.session.folder / "images", self.session.folder), tuple(problems)
+
+    def _compare(
+        self, measurement: Measurement, baseline: Baseline | None
+    ) -> tuple[Measurement, Quality | None, Quality | None]:
+        """Quality against the reference, and the reference's drift against the baseline's stored pictures."""
+        session = self.session
+        try:
+            pictures = [g.picture for g in measurement.generations if g.picture]
+            quality = drift = None
+            if self.reference == BASELINE:
+                stored = self._stored(baseline, "picture")
+                if stored:
+                    quality = self._against(pictures, stored, BASELINE, stored=True)
+            elif self.reference != NONE:
+                references = self._reference_pictures()
+                quality = self._against(pictures, references, self.reference)
+                stored = self._stored(baseline, "reference_picture")
+                if stored and [p.sha256 for p in stored] != [p.sha256 for p in references]:
+                    drift = self._against(references, stored, BASELINE, stored=True)
+            return measurement, quality, drift
+        except FluxPerfError as error:
+            return _replace(measurement, problems=(*measurement.problems, str(error))), None, None
+        finally:
+            session.store  # noqa: B018
+
+    def _against(
+        self, pictures: Sequence[Picture], references: Sequence[Picture], name: str, *, stored: bool = False
+    ) -> Quality:
+        folder = self.session.folder
+        source = self.session.store.images if stored else folder
+        return reference.compare(pictures, references, name, self.session.metrics, folder, source)
+
+    def _stored(self, baseline: Baseline | None, field: str) -> list[Picture]:
+        """The pictures that a comparable baseline stored, or none."""
+        if baseline is None or baseline.workload != self.workload or not baseline.runs:
+            return []
+        hashes = [getattr(sample, field) for sample in baseline.runs[-1].samples]
+        if not all(hashes):
+            return []
+        size = {"width": self.workload.width, "height": self.workload.height}
+        return [Picture(path=f"{digest}.png", sha256=digest, **size) for digest in hashes]
+
+    # -- the reference recipe ------------------------------------------------------------------------------
+
+    def _reference_pictures(self) -> tuple[Picture, ...]:
+        if self.reference in (NONE, BASELINE):
+            return ()
+        return self.session.references.get(self.workload, self.reference, self._make_references)
+
+    def _make_references(self) -> list[Picture]:
+        """Generate the reference recipe's pictures; raises :class:`FluxPerfError` when one is unusable."""
+        session = self.session
+        prepared = session.acquire(self.reference, self.workload, self._reference_replica)
+        inputs = GenerationInputs(self.workload, self._extra)
+        made = []
+        try:
+            for prompt in self.workload.prompts:
+                inputs.load(prompt)
+                prepared.begin()
+                (pixels,) = images.pictures_of(prepared.pipe(**inputs))
+                if problem := images.problem_of(pixels, self.workload.height, self.workload.width):
+                    raise FluxPerfError(f"the picture of the reference recipe {self.reference} {problem}")
+                made.append(images.save(pixels, session.folder / "images", session.folder))
+        finally:
+            if not session.relative:
+                prepared.release()
+        return made
+
+    @property
+    def _reference_replica(self) -> int:
+        # relative mode times the reference between the test's generations: it needs a base of its own
+        return 1 if self.session.relative else 0
+
+    def _paired_reference(self) -> Callable[[Prompt], float] | None:
+        """A function that times the reference recipe on a prompt; None where that is not wanted."""
+        if not self.session.relative or self.reference in (NONE, BASELINE, self.recipe):
+            return None
+        prepared = self.session.acquire(self.reference, self.workload, self._reference_replica)
+        inputs = GenerationInputs(self.workload, self._extra)
+
+        def time_one(prompt: Prompt) -> float:
+            inputs.load(prompt)
+            prepared.begin()
+            seconds, _, _ = measuring.timed(lambda: prepared.pipe(**inputs), self.session.clock)
+            return seconds
+
+        return time_one
+
+
+def accepted(judgement: Judgement, update: str | None) -> bool:
+    """True when ``--fluxperf-update`` takes the result as the new baseline, so that the test passes."""
+    verdict = judgement.verdict
+    if update is None or verdict in ("broken", "invalid"):
+        return False
+    return {
+        "new": verdict == "no baseline",
+        "failed": True,
+        "all": True,
+        "append": verdict == "no baseline",
+    }[update]
+
+
+def fails(judgement: Judgement, *, strict: bool, update: str | None) -> bool:
+    """Whether the test fails."""
+    if accepted(judgement, update):
+        return False
+    return judgement.verdict in FAILING or (strict and judgement.verdict == "inconclusive")
+
+
+def _not_finite(decoded: Any) -> int:
+    import torch
+
+    tensor = decoded[0] if isinstance(decoded, tuple | list) else getattr(decoded, "sample", decoded)
+    return int((~torch.isfinite(tensor)).sum()) if isinstance(tensor, torch.Tensor) else 0
+
+
+def _replace(measurement: Measurement, **changes: Any) -> Measurement:
+    import msgspec
+
+    return msgspec.structs.replace(measurement, **changes)

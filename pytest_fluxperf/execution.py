@@ -1,0 +1,165 @@
+"""From pytest's hooks to the session: one test, its report, the end of the run."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from pytest_fluxperf import bench as benches
+from pytest_fluxperf import report as reporting
+from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.measure.runner import BodyRaised
+from pytest_fluxperf.report import terminal
+from pytest_fluxperf.results import Result, Skipped
+from pytest_fluxperf.wiring import BENCH, PAYLOAD, is_worker, session_of
+
+if TYPE_CHECKING:
+    from _pytest.terminal import TerminalReporter
+
+CHANGES: pytest.StashKey[list[str]] = pytest.StashKey()
+REPORTS: pytest.StashKey[reporting.ReportPaths] = pytest.StashKey()
+
+
+QUIET = ("regressed", "invalid", "no baseline", "inconclusive")
+"""Verdicts for which captured output explains nothing."""
+
+
+class FluxPerfWarning(UserWarning):
+    """Something about a measurement that does not fail the test."""
+
+
+def run(item: pytest.Function) -> None:
+    """Measure and judge a test; fails it by its verdict with one short message."""
+    bench = item.stash[BENCH]
+    session = bench.session
+    names = item._fixtureinfo.argnames
+    arguments = {name: item.funcargs[name] for name in names}
+    live = _Live(item)
+    try:
+        result = bench.run(lambda: item.obj(**arguments), live.show)
+    except BodyRaised as error:
+        cause = error.__cause__
+        assert cause is not None
+        if isinstance(cause, pytest.skip.Exception):
+            raise cause from None
+        _publish(item, error.result)
+        cause.add_note(f"fluxperf: broken: the test raised {error}")
+        raise cause from None
+    except FluxPerfError as error:
+        pytest.fail(f"fluxperf: {error}", pytrace=False)
+    finally:
+        live.clear()
+    _publish(item, result)
+    judgement = result.judgement
+    for text in judgement.warnings:
+        item.warn(FluxPerfWarning(text))
+    settings = session.settings
+    if benches.fails(judgement, strict=settings.strict, update=settings.update):
+        pytest.fail(f"fluxperf: {judgement.verdict}: {judgement.message}", pytrace=False)
+
+
+def _publish(item: pytest.Item, result: Result) -> None:
+    item.stash[PAYLOAD] = msgspec.to_builtins(result)
+    item.user_properties.extend(reporting.junit_properties(result))
+    item.config.hook.pytest_fluxperf_result(item=item, result=result)
+
+
+def attach(item: pytest.Item, report: pytest.TestReport) -> None:
+    """Put an item's result, or why it was skipped, on its report."""
+    payload: dict[str, Any] = item.stash.get(PAYLOAD, {}) if report.when == "call" else {}
+    if report.skipped and not payload:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        recipe = item.stash[BENCH].recipe if BENCH in item.stash else None
+        payload = msgspec.to_builtins(Skipped(test=item.nodeid, recipe=recipe, reason=reason.removeprefix("Skipped: ")))
+    if payload.get("judgement", {}).get("verdict") in QUIET:
+        report.sections.clear()  # what the libraries logged while all went well would hide the one line that counts
+    report.fluxperf = payload  # type: ignore[attr-defined]
+
+
+def collect(config: pytest.Config, report: pytest.TestReport) -> None:
+    """Take what a report carries into the session."""
+    session = session_of(config)
+    session.selected.add(report.nodeid)
+    payload = report.fluxperf
+    if payload:
+        result = session.collect(payload)
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None and isinstance(result, Result) and not reporter.isatty and reporter.verbosity >= 0:
+            reporter.ensure_newline()
+            reporter.write_line(f"fluxperf: {_line(result)}")
+
+
+def finish(session: pytest.Session) -> None:
+    """At the end of the run: move baselines, write reports, fail if nothing was judged."""
+    ours = session_of(session.config)
+    ours.close()
+    if not ours.selected:
+        return
+    update = ours.settings.update
+    document = ours.document()
+    if update:
+        session.config.stash[CHANGES] = [change.line for change in ours.move_baselines(document.results)]
+    session.config.stash[REPORTS] = reporting.write_reports(document, ours.folder)
+    if not ours.gated and not update and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def summarize(reporter: TerminalReporter) -> None:
+    """The table, the baselines that moved, and where the report is."""
+    config = reporter.config
+    ours = session_of(config)
+    if not ours.selected:
+        return
+    document = ours.document()
+    reporter.section("fluxperf")
+    for line in terminal.terminal_summary(document, reporter._tw.fullwidth, reporter._tw.markup):
+        reporter.write_line(line)
+    for line in config.stash.get(CHANGES, []):
+        reporter.write_line(line)
+    if not ours.gated and not ours.settings.update:
+        reporter.write_line("fluxperf: this run gated nothing, so it fails", red=True, bold=True)
+    if paths := config.stash.get(REPORTS, None):
+        reporter.write_line(f"report: {os.path.relpath(paths.html)}")
+
+
+def _line(result: Result) -> str:
+    """What a log shows of a finished test."""
+    times = [generation.latency_s for generation in result.measurement.generations]
+    p50 = f", p50 {statistics.median(times):.3f} s over {len(times)}" if times else ""
+    return f"{result.judgement.verdict}{p50}, {result.duration_s:.0f} s in all"
+
+
+class _Live:
+    """Progress on a terminal: one line, rewritten; nothing elsewhere."""
+
+    def __init__(self, item: pytest.Item) -> None:
+        self._item = item
+        reporter = item.config.pluginmanager.get_plugin("terminalreporter")
+        quiet = is_worker(item.config) or reporter is None or not reporter.isatty or reporter.verbosity < 0
+        self._reporter: Any = None if quiet else reporter
+        self._capture: Any = item.config.pluginmanager.get_plugin("capturemanager")
+        self._width = 0
+
+    def show(self, stage: str, done: int, total: int, p50_s: float | None) -> None:
+        """Show where the measurement stands."""
+        if self._reporter is not None:
+            bench = self._item.stash[BENCH]
+            name = self._item.name if stage == "generation" else f"{self._item.name} {stage}"
+            width = self._reporter._tw.fullwidth - 1
+            self._write(terminal.progress_line(name, bench.recipe, done, max(done, total), p50_s, width))
+
+    def clear(self) -> None:
+        """Wipe the line."""
+        if self._width:
+            self._write("")
+
+    def _write(self, text: str) -> None:
+        writer = self._reporter._tw
+        with self._capture.global_and_fixture_disabled():
+            writer.write("\r" + text.ljust(self._width) + ("" if text else "\r"))
+            writer.flush()
+        self._width = len(text)

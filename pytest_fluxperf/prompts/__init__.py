@@ -1,0 +1,110 @@
+"""Prompt sets: ``default`` (8) and ``extended`` (50), or a file of one's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.results import Prompt
+
+FOLDER = Path(__file__).parent
+"""The sets written for FLUX models; a model that speaks another language brings its own folder."""
+
+MAX_PROMPT_CHARS = 100_000
+
+
+def load(
+    source: str | Sequence[str],
+    seeds: Sequence[int],
+    samples: int | None = None,
+    *,
+    folder: Path = FOLDER,
+    registered: Mapping[str, Sequence[str]] | None = None,
+) -> tuple[Prompt, ...]:
+    """The generations to make: every prompt with every seed, prompts varying fastest.
+
+    ``source`` is a set's name, a text file (one prompt a line, ``#`` begins a comment line), a JSON-lines
+    file (strings, or objects with ``prompt`` and optionally ``seed`` or ``seeds``), or the prompts
+    themselves. ``samples`` takes that many; beyond prompts × seeds it goes on with higher seeds, so that no
+    picture is made twice. Raises :class:`FluxPerfError` that names the file and line.
+    """
+    entries = _entries(source, folder, registered or {})
+    if not entries:
+        raise FluxPerfError(f"{_name(source)}: zero prompts; at least one is needed")
+    pairs = [
+        Prompt(text=text, seed=seed)
+        for position in range(max(len(own or seeds) for _, own in entries))
+        for text, own in entries
+        if position < len(own or seeds)
+        for seed in [(own or seeds)[position]]
+    ]
+    if samples is None or samples <= len(pairs):
+        return tuple(pairs[:samples])
+    highest = max(prompt.seed for prompt in pairs)
+    while len(pairs) < samples:
+        highest += 1
+        pairs += [Prompt(text=text, seed=highest) for text, _ in entries]
+    return tuple(pairs[:samples])
+
+
+Entry = tuple[str, tuple[int, ...]]
+"""A prompt and its own seeds (none: those of the test)."""
+
+
+def _entries(source: str | Sequence[str], folder: Path, registered: Mapping[str, Sequence[str]]) -> list[Entry]:
+    if not isinstance(source, str):
+        return [(_checked(text, "prompts"), ()) for text in source]
+    if source in registered:
+        return [(_checked(text, source), ()) for text in registered[source]]
+    named = folder / f"{source}.txt"
+    if "/" not in source and named.is_file():
+        return _read(named)
+    path = Path(source).expanduser()
+    if path.is_file():
+        return _read(path)
+    sets = sorted({p.stem for p in folder.glob("*.txt")} | set(registered))
+    raise FluxPerfError(f"no prompt set or file {source!r}; there are {', '.join(sets)}, or give a .txt or .jsonl file")
+
+
+def _read(path: Path) -> list[Entry]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FluxPerfError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    if path.suffix == ".jsonl":
+        return [_json_entry(line, f"{path}:{number}") for number, line in lines]
+    return [(_checked(line, f"{path}:{number}"), ()) for number, line in lines if not line.startswith("#")]
+
+
+def _json_entry(line: str, where: str) -> Entry:
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise FluxPerfError(f"{where}: not JSON ({error})") from None
+    if isinstance(value, str):
+        return _checked(value, where), ()
+    if not isinstance(value, dict) or not isinstance(value.get("prompt"), str):
+        raise FluxPerfError(
+            f'{where}: must be a string or an object with "prompt", such as {{"prompt": "...", "seed": 0}}'
+        )
+    if unknown := set(value) - {"prompt", "seed", "seeds"}:
+        raise FluxPerfError(f"{where}: unknown key {sorted(unknown)[0]!r}; there are prompt, seed and seeds")
+    seeds = value.get("seeds", [value["seed"]] if "seed" in value else [])
+    if not isinstance(seeds, list) or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        raise FluxPerfError(f"{where}: seeds must be whole numbers of at least 0")
+    return _checked(value["prompt"], where), tuple(seeds)
+
+
+def _checked(text: str, where: str) -> str:
+    if not text.strip():
+        raise FluxPerfError(f"{where}: an empty prompt")
+    if len(text) > MAX_PROMPT_CHARS:
+        raise FluxPerfError(f"{where}: a prompt of {len(text)} characters; at most {MAX_PROMPT_CHARS} are taken")
+    return text
+
+
+def _name(source: str | Sequence[str]) -> str:
+    return source if isinstance(source, str) else "prompts"

@@ -1,0 +1,62 @@
+"""Reference pictures: made once per workload and session, shared by tests and by xdist's workers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+from filelock import FileLock
+
+from pytest_fluxperf.quality import images
+from pytest_fluxperf.quality.metrics import Metrics
+from pytest_fluxperf.results import Picture, Quality, Similarity, Workload
+
+
+class References:
+    """Pictures by (workload, recipe) in the run's folder; whoever comes first makes them, the others wait."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[tuple[str, str], tuple[Picture, ...]] = {}
+
+    def get(self, workload: Workload, recipe: str, make: Callable[[], Sequence[Picture]]) -> tuple[Picture, ...]:
+        """The recipe's pictures, one per prompt of the workload; ``make`` is called if there are none yet."""
+        key = (workload.digest, recipe)
+        if key not in self._known:
+            name = hashlib.sha256("\n".join(key).encode()).hexdigest()[:16]
+            path = self._folder / "references" / f"{name}.json"
+            path.parent.mkdir(exist_ok=True)
+            with FileLock(path.with_suffix(".lock")):
+                if not path.exists():
+                    path.write_bytes(msgspec.json.encode(tuple(make())))
+                self._known[key] = msgspec.json.decode(path.read_bytes(), type=tuple[Picture, ...])
+        return self._known[key]
+
+
+def compare(
+    pictures: Sequence[Picture],
+    references: Sequence[Picture],
+    reference: str,
+    metrics: Metrics,
+    folder: Path,
+    reference_folder: Path | None = None,
+) -> Quality:
+    """Metrics of each picture against its reference, and the FLIP maps, stored beside the pictures.
+
+    Paths are relative to ``folder`` (references: to ``reference_folder``). A reference from elsewhere is
+    copied, so that a report finds it. Raises :class:`FluxPerfError` when sizes differ or a file is damaged.
+    """
+    scores: list[Similarity] = []
+    maps: list[Picture] = []
+    shown: list[Picture] = []
+    store = folder / "images"
+    for picture, against in zip(pictures, references, strict=True):
+        pixels = images.load((reference_folder or folder) / against.path)
+        shown.append(images.save(pixels, store, folder))
+        score, flip_map = metrics.compare(images.load(folder / picture.path), pixels)
+        scores.append(score)
+        if flip_map is not None:
+            maps.append(images.save(flip_map, store, folder))
+    return Quality(reference=reference, scores=tuple(scores), references=tuple(shown), flip_maps=tuple(maps))

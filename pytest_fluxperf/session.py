@@ -1,0 +1,283 @@
+"""One pytest process: what it measures on, with which models and baselines, and what came out.
+
+Everything heavy is a lazy property, so a session without a fluxperf test touches none of it. Under xdist every
+worker has a session of its own; results travel to the controller's on the test reports.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from filelock import FileLock
+
+from pytest_fluxperf import prompts
+from pytest_fluxperf.baseline import environment
+from pytest_fluxperf.baseline.store import BaselineStore
+from pytest_fluxperf.baseline.update import Change
+from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.gate.policy import Policy
+from pytest_fluxperf.measure.clock import Clock, clock_for
+from pytest_fluxperf.options import ItemSettings, RunSettings
+from pytest_fluxperf.results import (
+    RESULTS_FORMAT,
+    Environment,
+    Hardware,
+    Result,
+    RunDocument,
+    Skipped,
+    Workload,
+)
+
+if TYPE_CHECKING:
+    from pytest_fluxperf.bench import Bench
+    from pytest_fluxperf.pipelines.models import ModelInfo
+    from pytest_fluxperf.pipelines.pool import Pool, Prepared
+    from pytest_fluxperf.quality.metrics import Metrics
+    from pytest_fluxperf.quality.reference import References
+
+
+class Session:
+    """State of one process; ``run`` names the run's folder and is shared by xdist's workers."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        *,
+        run: str,
+        worker: str = "",
+        prompt_sets: Mapping[str, Sequence[str]] | None = None,
+        on_pipeline: Callable[[Any, str], None] = lambda pipe, recipe: None,
+    ) -> None:
+        self.settings = settings
+        self.worker = worker
+        self.prompt_sets = dict(prompt_sets or {})
+        self._on_pipeline = on_pipeline
+        self.started = time.monotonic()
+        self.time_utc = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        self.id = run
+        self.configurations = 0
+        """fluxperf tests selected, over which Bonferroni's correction is shared."""
+        self.results: dict[str, Result] = {}
+        self.skipped: dict[str, Skipped] = {}
+        self.selected: set[str] = set()
+
+    # -- where it runs -------------------------------------------------------------------------------------
+
+    @cached_property
+    def gpu(self) -> environment.Gpu:
+        """The device asked for by ``--gpu``; raises :class:`FluxPerfError` when it is not there."""
+        return environment.check_gpu(self.settings.gpu)
+
+    @property
+    def device(self) -> str:
+        """torch's name of the device."""
+        return self.gpu.device
+
+    @property
+    def hardware(self) -> Hardware:
+        """What baselines belong to."""
+        return self.gpu.hardware
+
+    @cached_property
+    def environment(self) -> Environment:
+        """The installed software, captured when torch has been loaded."""
+        return environment.capture()
+
+    @cached_property
+    def clock(self) -> Clock:
+        """Device clock."""
+        return clock_for(self.device)
+
+    @property
+    def relative(self) -> bool:
+        """True when the speed-up over the reference recipe is gated instead of absolute latency."""
+        mode = self.settings.latency
+        return mode == "relative" or (mode == "auto" and self.hardware.kind == "cpu")
+
+    @cached_property
+    def folder(self) -> Path:
+        """The run's folder under the reports; made here. Raises :class:`FluxPerfError` when it cannot be."""
+        folder = self.settings.reports / self.id
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError("Permission denied")
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise FluxPerfError(
+                f"the reports folder {self.settings.reports} cannot be written ({reason}); "
+                "choose another by --fluxperf-reports"
+            ) from None
+        return folder
+
+    def device_lock(self) -> AbstractContextManager[Any]:
+        """Held while the device is used, so that xdist's workers and parallel sessions take turns on it."""
+        import tempfile
+
+        name = f"fluxperf-{os.getuid()}-{self.gpu.uuid or 'cpu'}.lock"
+        return FileLock(Path(tempfile.gettempdir()) / name)
+
+    # -- models, baselines, pictures -----------------------------------------------------------------------
+
+    @cached_property
+    def info(self) -> ModelInfo:
+        """The model under test: ``--fluxperf-model``, else the embedded one on a CPU and FLUX.1-dev on a GPU."""
+        from pytest_fluxperf.pipelines.models import resolve
+
+        return resolve(self.settings.model or ("tiny" if self.device == "cpu" else "flux-dev"))
+
+    @cached_property
+    def pool(self) -> Pool:
+        """Loaded pipelines."""
+        from pytest_fluxperf.pipelines.pool import Pool
+
+        return Pool(self.info, self.device)
+
+    @cached_property
+    def store(self) -> BaselineStore:
+        """Baselines of this kind of hardware."""
+        return BaselineStore(self.settings.baselines, self.gpu.name)
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """Image metrics; raises :class:`FluxPerfError` when one that was asked for cannot be computed."""
+        from pytest_fluxperf.quality.metrics import Metrics
+
+        return Metrics(self.settings.metrics, self.device)
+
+    @cached_property
+    def references(self) -> References:
+        """Reference pictures of the session."""
+        from pytest_fluxperf.quality.reference import References
+
+        return References(self.folder)
+
+    def recipe(self, text: str | None) -> str:
+        """Canonical spelling of a recipe, with the device's usual dtype where none is named."""
+        from pytest_fluxperf.recipe import parse
+
+        return str(parse(text or self.dtype, dtype=self.dtype))
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of a recipe that names none: fp32 on a CPU, on a GPU what the model is served in."""
+        return "fp32" if self.device == "cpu" else self.info.defaults.dtype
+
+    def workload(self, settings: ItemSettings) -> Workload:
+        """What a test generates; raises :class:`FluxPerfError` for prompts that cannot be read."""
+        defaults = self.info.defaults
+        size = settings.size or defaults.size
+        height, width = (size, size) if isinstance(size, int) else size
+        return Workload(
+            model=self.info.name,
+            prompts=prompts.load(
+                settings.prompts,
+                settings.seeds,
+                settings.samples,
+                folder=self.info.prompts or prompts.FOLDER,
+                registered=self.prompt_sets,
+            ),
+            height=height,
+            width=width,
+            steps=settings.steps or defaults.steps,
+            guidance=defaults.guidance if settings.guidance is None else settings.guidance,
+        )
+
+    def acquire(self, recipe: str, workload: Workload, replica: int = 0) -> Prepared:
+        """A pipeline with the recipe applied; see :meth:`Pool.acquire`."""
+        from pytest_fluxperf.recipe import parse
+
+        prepared = self.pool.acquire(parse(recipe), steps=workload.steps, replica=replica)
+        self._on_pipeline(prepared.pipe, recipe)
+        return prepared
+
+    def check(self, benches: Sequence[Bench]) -> None:
+        """Find what would go wrong before anything is measured.
+
+        Raises :class:`FluxPerfError` for a device that is not there, a model or prompts that cannot be read, a
+        metric that cannot be computed, a damaged baseline, or a reports folder that cannot be written.
+        """
+        self.configurations = len(benches)
+        self.gpu, self.info, self.folder  # noqa: B018
+        if "lpips" in self.settings.metrics:
+            self.metrics  # noqa: B018
+        for bench in benches:
+            bench.check()
+
+    def close(self) -> None:
+        """Let go of the models."""
+        if "pool" in vars(self):
+            self.pool.close()
+
+    def told(self) -> dict[str, Any]:
+        """What an xdist worker tells the controller, as plain builtins."""
+        return {"environment": msgspec.to_builtins(self.environment)} if self.configurations else {}
+
+    def adopt(self, told: Mapping[str, Any]) -> None:
+        """Take a worker's environment for the session's: the controller loads no torch and knows less."""
+        if "environment" in told:
+            self.environment = msgspec.convert(told["environment"], Environment)
+
+    # -- what came out -------------------------------------------------------------------------------------
+
+    def collect(self, payload: Mapping[str, Any]) -> Result | Skipped:
+        """Take a result or a skip that came with a test report (plain builtins)."""
+        if "judgement" in payload:
+            result = msgspec.convert(payload, Result)
+            self.results[result.test] = result
+            return result
+        skipped = msgspec.convert(payload, Skipped)
+        self.skipped[skipped.test] = skipped
+        return skipped
+
+    @property
+    def gated(self) -> int:
+        """Tests that were judged against something."""
+        return sum(result.judgement.gated for result in self.results.values())
+
+    def move_baselines(self, results: Sequence[Result]) -> list[Change]:
+        """Carry out ``--fluxperf-update`` or ``--fluxperf-append``; says what happened to each baseline."""
+        assert self.settings.update is not None
+        policy = Policy.of("relative" if self.relative else "absolute")
+        return self.store.update(
+            results,
+            self.settings.update,
+            hardware=self.hardware,
+            environment=self.environment,
+            tau0=policy.tau0,
+            nu0=policy.nu0,
+            pictures=self.folder,
+        )
+
+    def document(self) -> RunDocument:
+        """Everything the reports are made of."""
+        import pytest_fluxperf
+
+        results = tuple(self.results[test] for test in sorted(self.results))
+        warnings = list(self.info.caveats)
+        return RunDocument(
+            format=RESULTS_FORMAT,
+            session=self.id,
+            time_utc=self.time_utc,
+            plugin=pytest_fluxperf.__version__,
+            gpu=self.gpu.name,
+            hardware=self.hardware,
+            environment=self.environment,
+            command=("pytest", *sys.argv[1:]),
+            collected=len(self.selected),
+            gated=self.gated,
+            results=results,
+            skipped=tuple(self.skipped[test] for test in sorted(self.skipped)),
+            warnings=tuple(warnings),
+            duration_s=round(time.monotonic() - self.started, 3),
+            update=self.settings.update,
+        )

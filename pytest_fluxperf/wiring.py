@@ -1,0 +1,108 @@
+"""What the plugin keeps on pytest's objects, and how our errors become pytest's. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_fluxperf.errors import FluxPerfError, Unavailable
+
+if TYPE_CHECKING:
+    from pytest_fluxperf.bench import Bench
+    from pytest_fluxperf.options import RunSettings
+    from pytest_fluxperf.session import Session
+
+SETTINGS: pytest.StashKey[RunSettings] = pytest.StashKey()
+SESSION: pytest.StashKey[Session] = pytest.StashKey()
+BENCH: pytest.StashKey[Bench] = pytest.StashKey()
+PAYLOAD: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
+"""On an item: its result or skip as plain builtins, until the report that carries it is made."""
+
+
+RUN: pytest.StashKey[str] = pytest.StashKey()
+
+
+def run_name(config: pytest.Config) -> str:
+    """Name of the run, shared by xdist's workers: UTC time, so that runs sort, and a few random digits."""
+    if is_worker(config):
+        return str(config.workerinput["fluxperf_run"])  # type: ignore[attr-defined]
+    if RUN not in config.stash:
+        config.stash[RUN] = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    return config.stash[RUN]
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """True in a worker process of pytest-xdist."""
+    return hasattr(config, "workerinput")
+
+
+def session_of(config: pytest.Config) -> Session:
+    """The process's session, made when first needed."""
+    if SESSION not in config.stash:
+        from pytest_fluxperf.session import Session
+
+        hook = config.hook
+        sets: dict[str, Any] = {}
+        for more in hook.pytest_fluxperf_prompt_sets(config=config):
+            sets.update(more)
+        hook.pytest_fluxperf_register_optimizations(config=config)
+        config.stash[SESSION] = Session(
+            config.stash[SETTINGS],
+            run=run_name(config),
+            worker=config.workerinput["workerid"] if is_worker(config) else "",  # type: ignore[attr-defined]
+            prompt_sets=sets,
+            on_pipeline=lambda pipe, recipe: hook.pytest_fluxperf_pipeline(pipe=pipe, recipe=recipe, config=config),
+        )
+    return config.stash[SESSION]
+
+
+def make_bench(item: pytest.Item) -> Bench:
+    """The item's bench with settings and recipe checked; raises :class:`FluxPerfError`."""
+    from pytest_fluxperf.bench import Bench
+    from pytest_fluxperf.options import item_settings
+
+    session = session_of(item.config)
+    settings = item_settings(session.settings, list(item.iter_markers("fluxperf")), item.nodeid)
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    recipe = params.get("flux", settings.recipe)
+    if recipe is not None:
+        if not isinstance(recipe, str):
+            raise FluxPerfError(f"{item.nodeid}: a recipe is a string such as 'bf16+fbcache:0.3', not {recipe!r}")
+        try:
+            recipe = session.recipe(recipe)
+        except FluxPerfError as error:
+            raise FluxPerfError(f"{item.nodeid}: {error}") from None
+    bench = Bench(session, item.nodeid, settings, recipe)
+    item.stash[BENCH] = bench
+    return bench
+
+
+def bench_of(request: pytest.FixtureRequest) -> Bench:
+    """The bench of the test that requests a fixture (also of one without the marker)."""
+    item = request.node
+    if BENCH not in item.stash:
+        with preparing(item.config):
+            make_bench(item)
+    bench: Bench = item.stash[BENCH]
+    return bench
+
+
+@contextmanager
+def preparing(config: pytest.Config) -> Iterator[None]:
+    """Turn our errors into pytest's, one line without a traceback of ours.
+
+    :class:`Unavailable` becomes a skip, or a failure under ``--fluxperf-strict``; other errors fail the test.
+    """
+    try:
+        yield
+    except Unavailable as error:
+        if config.stash[SETTINGS].strict:
+            pytest.fail(f"{error} (--fluxperf-strict fails what cannot run)", pytrace=False)
+        pytest.skip(str(error))
+    except FluxPerfError as error:
+        pytest.fail(str(error), pytrace=False)
