@@ -13,6 +13,7 @@ from pytest_fluxperf.baseline.environment import hardware_differences, stack_dif
 from pytest_fluxperf.results import (
     Baseline,
     Environment,
+    Generation,
     Hardware,
     Measurement,
     Quality,
@@ -47,10 +48,12 @@ def record(
     environment: Environment,
     time_utc: str,
     gpu_uuid: str | None = None,
+    prompts: int | None = None,
 ) -> Run | None:
     """The measurement in the form a baseline keeps, or None when it may not become one (broken or invalid).
 
     The reference's pictures are kept, for drift; the test's own where no reference recipe made any.
+    Where the measurement went through its ``prompts`` several times, each prompt keeps its median generation.
     """
     if measurement.problems or measurement.unfit or measurement.recompiles or not measurement.generations:
         return None
@@ -69,7 +72,7 @@ def record(
             picture=made.picture.sha256 if own and made.picture is not None else None,
             reference_picture=references[i].sha256 if i < len(references) and not own else None,
         )
-        for i, made in enumerate(measurement.generations)
+        for i, made in enumerate(_median_round(measurement.generations, prompts))
     ]
     return Run(
         session=session,
@@ -81,6 +84,17 @@ def record(
         peak_memory_mib=measurement.peak_memory_mib,
         facts=measurement.facts,
     )
+
+
+def _median_round(made: tuple[Generation, ...], prompts: int | None) -> tuple[Generation, ...]:
+    """Of each prompt the generation whose time (over the reference's, where known) is the lower median."""
+    if prompts is None or len(made) <= prompts:
+        return made
+    chosen = []
+    for i in range(prompts):
+        repeats = sorted(made[i::prompts], key=lambda g: g.latency_s / (g.reference_latency_s or 1.0))
+        chosen.append(repeats[(len(repeats) - 1) // 2])
+    return tuple(chosen)
 
 
 def plan_update(

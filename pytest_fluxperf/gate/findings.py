@@ -112,7 +112,6 @@ def speed_up(measurement: Measurement, baseline: Baseline, policy: Policy) -> Fi
             metric="speed-up",
             verdict="inconclusive",
             tolerance=tolerance,
-            n=n,
             message=f"speed-up over {baseline.reference} unknown: its latency was not measured beside this recipe's, "
             "now or in the baseline; record it anew with --fluxperf-update=all",
         )

@@ -21,10 +21,17 @@ from pytest_fluxperf.results import (
     Workload,
 )
 
-__all__ = ["judge", "record"]
+__all__ = ["another_round", "judge", "record"]
 
 STORED = "baseline"
 """``Quality.reference`` where the pictures were compared with the baseline's own, not with a reference recipe's."""
+
+
+CONFIRMING_ROUNDS = 3
+"""Rounds over the prompts on which a slower speed-up is convicted (benchmarks/gate_power.py, relative mode)."""
+
+MOST_ROUNDS = 5
+"""Rounds after which an undecided speed-up stays undecided."""
 
 
 def judge(
@@ -94,6 +101,21 @@ def judge(
         warnings=tuple(_warnings(found, scores, baseline, policy, hardware)),
         attribution=reasons,
     )
+
+
+def another_round(judgement: Judgement, policy: Policy, rounds: int) -> bool:
+    """Whether measuring every prompt once more, after ``rounds`` rounds, is worth its time.
+
+    In relative mode the noise lies within the session (a busy machine), so more pairs narrow it: a slower
+    speed-up is convicted on :data:`CONFIRMING_ROUNDS` rounds, an undecided one gets up to :data:`MOST_ROUNDS`.
+    In absolute mode the noise lies between sessions and no repetition helps.
+    """
+    if policy.mode == "absolute" or judgement.verdict == "broken":
+        return False
+    verdicts = {finding.verdict for finding in judgement.findings if finding.metric == "speed-up" and finding.n}
+    if "regressed" in verdicts:
+        return rounds < CONFIRMING_ROUNDS
+    return "inconclusive" in verdicts and rounds < MOST_ROUNDS
 
 
 def _broken(measurement: Measurement, quality: Quality | None, workload: Workload) -> str | None:

@@ -514,6 +514,14 @@ def test_a_body_without_reference_keeps_its_own_pictures() -> None:
         assert run.samples[0].score == Similarity()
 
 
+def test_several_rounds_keep_each_prompts_median() -> None:
+    pairs = [(1.0, 1.0), (2.0, 1.0), (3.0, 1.0), (9.0, 9.0), (1.0, 1.0), (30.0, 20.0)]
+    made = tuple(Generation(latency_s=a, wall_s=a, reference_latency_s=b) for a, b in pairs)
+    run = record(Measurement(generations=made), None, session="s", environment=make.ENVIRONMENT, time_utc="", prompts=2)
+    assert run is not None
+    assert [(s.latency_s, s.reference_latency_s) for s in run.samples] == [(1.0, 1.0), (30.0, 20.0)]
+
+
 # Schemas and git ----------------------------------------------------------------------------------------
 
 

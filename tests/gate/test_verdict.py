@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_fluxperf.gate.policy import Policy
-from pytest_fluxperf.gate.verdict import judge
+from pytest_fluxperf.gate.verdict import CONFIRMING_ROUNDS, MOST_ROUNDS, another_round, judge
 from pytest_fluxperf.results import Baseline, Environment, Finding, Judgement, Measurement, Quality, Telemetry
 
 Now = Measurement | None
@@ -448,6 +448,22 @@ def test_relative_attribution_compares_shares_not_machines() -> None:
     )
     assert any(clause.startswith("denoising") for clause in judgement.attribution)
     assert not any("text encoding" in clause for clause in judgement.attribution)
+
+
+def test_a_suspect_speed_up_is_measured_again() -> None:
+    common: dict[str, Any] = {"stored": relative_baseline(), "policy": RELATIVE, "hardware": make.CPU}
+
+    def rounds(judgement: Judgement, policy: Policy = RELATIVE) -> int:
+        return next(k for k in range(1, 99) if not another_round(judgement, policy, k))
+
+    assert rounds(verdict_of(relative_now(), **common)) == 1
+    assert rounds(verdict_of(relative_now(slowdown=0.30), **common)) == CONFIRMING_ROUNDS
+    undecided = verdict_of(relative_now(slowdown=0.12), **common)
+    assert undecided.verdict == "inconclusive"
+    assert rounds(undecided) == MOST_ROUNDS
+    assert rounds(verdict_of(make.measurement(), **common)) == 1, "no round brings the reference's time"
+    assert rounds(verdict_of(slower(0.02)), Policy.of()) == 1
+    assert rounds(verdict_of(make.measurement(problems=("black",)), **common)) == 1
 
 
 # Attribution --------------------------------------------------------------------------------------------
