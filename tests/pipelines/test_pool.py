@@ -13,7 +13,14 @@ from pytest_fluxperf.pipelines import compiling
 from pytest_fluxperf.pipelines.pool import Pool
 from pytest_fluxperf.recipe import parse
 
-CACHES = ["fbcache:0.1,computed=3", "teacache:0.4", "fora"]
+CACHES = [
+    "fbcache:0.5",
+    "fbcache:0.5,engine=para-attn",
+    "fbcache:0.5,engine=cache-dit",
+    "dbcache:0.5,front=1,warmup=1,taylor=1",
+    "teacache:0.4",
+    "fora",
+]
 OPTIMIZATIONS = [*CACHES, "int8wo", "compile"]
 
 
@@ -44,6 +51,7 @@ def test_recipe_acts_repeats_and_is_undone_bit_exactly(prepare, generate, untouc
     assert not np.array_equal(pixels, untouched()), "the recipe changed nothing"
     np.testing.assert_array_equal(pixels, generate(prepared))
     assert prepared.problems() == ()
+    assert prepared.facts().get("graph_breaks", 0) == 0
     json.dumps(prepared.facts())
     prepared.release()
     prepared.release()
@@ -71,7 +79,7 @@ def test_a_failure_in_mid_generation_leaves_nothing_behind(prepare, generate, un
 
 
 def test_an_error_inside_a_block_leaves_nothing_behind(prepare, generate, untouched, monkeypatch):
-    prepared = prepare("fp32+fbcache:0.1,computed=3")
+    prepared = prepare("fp32+fbcache:0.5")
     block = prepared.pipe.transformer.single_transformer_blocks[0]
     with monkeypatch.context() as patch:
         patch.setattr(block.act_mlp, "forward", lambda x: 1 / 0)
@@ -82,7 +90,7 @@ def test_an_error_inside_a_block_leaves_nothing_behind(prepare, generate, untouc
 
 
 def test_acquiring_undoes_what_was_applied_before(prepare, generate, untouched):
-    for recipe in ("fp32+fbcache:0.1,computed=3", "fp32+int8wo+teacache:0.4", "fp32+fora+int8wo"):
+    for recipe in ("fp32+fbcache:0.5", "fp32+int8wo+teacache:0.4", "fp32+fora+int8wo"):
         generate(prepare(recipe))
     np.testing.assert_array_equal(generate(prepare("fp32")), untouched())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pytest_fluxperf.pipelines.optimizations import (
     attention,
+    cachedit,
     compilation,
     dtype,
     fbcache,
@@ -12,4 +13,4 @@ from pytest_fluxperf.pipelines.optimizations import (
     teacache,
 )
 
-__all__ = ["attention", "compilation", "dtype", "fbcache", "fora", "quantize", "teacache"]
+__all__ = ["attention", "cachedit", "compilation", "dtype", "fbcache", "fora", "quantize", "teacache"]

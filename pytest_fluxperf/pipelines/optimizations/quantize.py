@@ -4,7 +4,7 @@ Only linears inside the transformer's blocks: embedders and the output projectio
 original weights are kept by reference, so that undoing reassigns them and copies nothing.
 """
 
-# ruff: noqa: ARG, D102
+# ruff: noqa: ARG001, ARG005, D102
 # (overriding methods inherit their documentation, and callbacks take what the protocol hands them)
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def needs_eager_blocks(token: Token, recipe: Recipe) -> str | None:
 
 
 class StepCache(Applied):
-    """Base of the step caches; subclasses hook in with :meth:`apply` and pass every decision through :meth:`decided`."""
+    """Base of the step caches; subclasses hook in and pass every decision through :meth:`decided`."""
 
     engine = "diffusers"
 
