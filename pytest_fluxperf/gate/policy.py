@@ -21,7 +21,7 @@ PSNR_CEILING_DB = 20 * math.log10(255)
 """PSNR at which pictures differ by one 8-bit level (root mean square), 48.1 dB: beyond it no one sees a change."""
 
 RELATIVE_DEFAULTS: dict[str, Any] = {
-    "max_slowdown": 0.15,
+    "max_slowdown": 0.17,
     "max_step_growth": 0.05,
     "max_memory_growth": None,
     "tau0": 0.02,

@@ -21,7 +21,7 @@ def test_defaults() -> None:
 
 def test_relative_defaults_and_overrides() -> None:
     policy = Policy.of("relative", max_slowdown=None, min_ssim=0.8)
-    assert (policy.max_slowdown, policy.max_memory_growth, policy.min_ssim) == (0.15, None, 0.8)
+    assert (policy.max_slowdown, policy.max_memory_growth, policy.min_ssim) == (0.17, None, 0.8)
     assert Policy.of("relative", max_slowdown=0.3, max_memory_growth=0.5).max_memory_growth == 0.5
     assert policy.tau0 > Policy().tau0
 
