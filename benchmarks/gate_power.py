@@ -1,0 +1,492 @@
+"""What the gate's rule sees and how often it cries wolf, against rules in use elsewhere.
+
+    python benchmarks/gate_power.py --quick     # five minutes on two cores
+    python benchmarks/gate_power.py             # the tables of docs/gate.md
+
+Latencies are simulated; every verdict of ours comes from ``pytest_fluxperf.gate.statistics`` itself. A session has
+30 configurations: 20 plain recipes (8 prompts that take the same time) and 10 with a step cache (20 prompts whose
+times have several modes). Between sessions a configuration's time shifts by a normal deviate of standard deviation
+tau, half of its variance common to the session. Within a run there is noise, a slow drift, and now and then a spike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_fluxperf.baseline.codec import decode
+from pytest_fluxperf.gate.findings import baseline_log_latencies
+from pytest_fluxperf.gate.policy import Policy
+from pytest_fluxperf.gate.statistics import ab_decide, decide, pooled_tail, stored_effect
+from pytest_fluxperf.gate.verdict import another_round
+from pytest_fluxperf.results import Finding, Judgement
+
+Array = npt.NDArray[np.float64]
+LIMIT = Policy().limit
+PLAIN, CACHED = 20, 10
+M = PLAIN + CACHED
+BIG = 50  # prompts of the rules in use elsewhere
+
+
+# Noise ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Of log latency. The defaults lie where the published tables and FLUX.1-dev on an H200 lie."""
+
+    tau: float = 0.005
+    """Between sessions."""
+    within: float = 0.0025
+    """Between generations of a run."""
+    drift: float = 0.001
+    """From the first to the last generation of a run (clocks settling), sign at random."""
+    spikes: float = 0.005
+    """Share of generations that take 5 to 40 % longer."""
+    process: float = 0.0015
+    """Between fresh processes of one session (autotuning picks)."""
+
+
+PROFILES = {
+    "steady": Noise(within=0.001, drift=0.0, spikes=0.0),
+    "usual": Noise(),
+    "noisy": Noise(within=0.01, drift=0.003, spikes=0.02),
+    "drifting": Noise(drift=0.01),
+}
+
+
+def centres(cached: bool, n: int, rng: np.random.Generator) -> Array:
+    """Log time of each prompt: one mode, or as many as a cache has numbers of computed steps."""
+    modes: Array = np.log(rng.choice([9, 11, 12, 14, 16], n) / 12)
+    return modes if cached else np.zeros(n)
+
+
+def generations(noise: Noise, n: int, rng: np.random.Generator) -> Array:
+    """Deviations (n,) of one run from its own level."""
+    x = noise.within * rng.standard_normal(n)
+    x += noise.drift * rng.choice([-1, 1]) * np.linspace(-0.5, 0.5, n)
+    return x + np.where(rng.random(n) < noise.spikes, np.log1p(rng.uniform(0.05, 0.4, n)), 0.0)
+
+
+def session_shifts(noise: Noise, rng: np.random.Generator) -> Array:
+    """The shift (M,) of each configuration in one session."""
+    return noise.tau * (math.sqrt(0.5) * rng.standard_normal() + math.sqrt(0.5) * rng.standard_normal(M))
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is simulated: the noise, and which configuration is slower by how much."""
+
+    noise: Noise
+    target: int = -1
+    slower: float = 0.0
+    configurations: Sequence[int] = range(M)
+    noise_now: Noise | None = None
+    """Within the runs of today, where it differs from the baseline's."""
+
+    def change(self, configuration: int) -> float:
+        """True change of log latency."""
+        return math.log1p(self.slower) if configuration == self.target else 0.0
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a gate sees: per configuration log latencies now (n,) and of the baseline's runs (R, n)."""
+
+    now: list[Array]
+    runs: list[Array]
+
+
+def simulate(case: Case, runs: int, rng: np.random.Generator, n: int | None = None) -> Session:
+    """One session of a gate that keeps ``runs`` stored runs, each of ``n`` prompts (8, with a cache 20)."""
+    stored = [session_shifts(case.noise, rng) for _ in range(runs)]
+    here = session_shifts(case.noise, rng)
+    now, base = [], []
+    for c in case.configurations:
+        count = n or (20 if c >= PLAIN else 8)
+        centre = centres(c >= PLAIN, count, rng)
+        base.append(np.array([centre + shift[c] + generations(case.noise, count, rng) for shift in stored]))
+        now.append(centre + here[c] + case.change(c) + generations(case.noise_now or case.noise, count, rng))
+    return Session(now, base)
+
+
+# Gates: each returns (configurations that fail, generations measured) --------------------------------------
+
+Gate = Callable[[Case, np.random.Generator], tuple[set[int], int]]
+
+
+def stage_one(runs: int, n: int | None = None) -> Gate:
+    """Ours against the stored baseline, no old environment at hand."""
+
+    def gate(case: Case, rng: np.random.Generator) -> tuple[set[int], int]:
+        session = simulate(case, runs, rng, n)
+        failed = {c for c, verdict in verdicts(case, session) if verdict == "regressed"}
+        return failed, sum(x.size for x in session.now)
+
+    return gate
+
+
+def stage_two(runs: int) -> Gate:
+    """Ours with the old environment at hand: what stage one does not pass is interleaved."""
+
+    def gate(case: Case, rng: np.random.Generator) -> tuple[set[int], int]:
+        session = simulate(case, runs, rng)
+        cost, failed = sum(x.size for x in session.now), set()
+        for c, verdict in verdicts(case, session):
+            if verdict in ("passed", "improved"):
+                continue
+            blocks: list[Array] = []
+            while True:
+                blocks.append(interleaved(case.noise, case.change(c), rng))
+                cost += 2 * blocks[-1].size
+                if (found := ab_decide(blocks, LIMIT).decision) != "next block":
+                    break
+            if found == "regressed":
+                failed.add(c)
+        return failed, cost
+
+    return gate
+
+
+def verdicts(case: Case, session: Session) -> Iterator[tuple[int, str]]:
+    """Stage one's decision on each configuration."""
+    for c, now, runs in zip(case.configurations, session.now, session.runs, strict=True):
+        yield c, decide(stored_effect(now, runs), LIMIT, M)
+
+
+def interleaved(noise: Noise, change: float, rng: np.random.Generator, pairs: int = 8) -> Array:
+    """Paired differences (pairs,) of one block in order AB BA AB ...: the drift runs over all of its generations."""
+    x = generations(noise, 2 * pairs, rng).reshape(pairs, 2)
+    x[1::2] = x[1::2, ::-1]
+    first, second = noise.process * rng.standard_normal(2)
+    difference: Array = x[:, 1] - x[:, 0] + second - first + change
+    return difference
+
+
+def elsewhere(rule: Callable[[Array, Array], bool]) -> Gate:
+    """A rule on 50 prompts now against 50 of one stored run, in seconds."""
+
+    def gate(case: Case, rng: np.random.Generator) -> tuple[set[int], int]:
+        session = simulate(case, 1, rng, BIG)
+        pairs = zip(case.configurations, session.now, session.runs, strict=True)
+        return {c for c, now, runs in pairs if rule(np.exp(now), np.exp(runs[0]))}, BIG * len(session.now)
+
+    return gate
+
+
+def rank_probability(now: Array, base: Array) -> float:
+    """One-sided Mann-Whitney: probability of ranks as high as now's if nothing changed (normal approximation)."""
+    less = np.searchsorted(np.sort(base), now, "left") + np.searchsorted(np.sort(base), now, "right")
+    u = float(less.sum()) / 2
+    n, m = now.size, base.size
+    z = (u - n * m / 2) / math.sqrt(n * m * (n + m + 1) / 12)
+    return 0.5 * math.erfc(z / math.sqrt(2))
+
+
+def mean_probability(now: Array, base: Array) -> float:
+    """Two-sided Welch test of the means (normal approximation), close to criterion's bootstrap at n = 50."""
+    z = (now.mean() - base.mean()) / math.sqrt(now.var(ddof=1) / now.size + base.var(ddof=1) / base.size)
+    return math.erfc(abs(z) / math.sqrt(2))
+
+
+GATES: dict[str, Gate] = {
+    "ours, 1 stored run": stage_one(1),
+    "ours, 3 stored runs": stage_one(3),
+    "ours, 3 stored runs + A/B": stage_two(3),
+    "ours, 5 stored runs + A/B": stage_two(5),
+    "mean +5 %": elsewhere(lambda a, b: bool(a.mean() > 1.05 * b.mean())),
+    "mean +2 %": elsewhere(lambda a, b: bool(a.mean() > 1.02 * b.mean())),
+    "p50 or p90 +2 %": elsewhere(
+        lambda a, b: bool(np.median(a) > 1.02 * np.median(b) or np.quantile(a, 0.9) > 1.02 * np.quantile(b, 0.9))
+    ),
+    "Mann-Whitney p < .05": elsewhere(lambda a, b: rank_probability(a, b) < 0.05),
+    "asv: factor 1.1 and p < .002": elsewhere(
+        lambda a, b: bool(np.median(a) > 1.1 * np.median(b)) and rank_probability(a, b) < 0.002
+    ),
+    "criterion: +1 % and p < .05": elsewhere(
+        lambda a, b: bool(a.mean() > 1.01 * b.mean()) and mean_probability(a, b) < 0.05
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Power:
+    """Over many simulated sessions."""
+
+    any_failed: float
+    """Share of sessions in which an unchanged configuration failed."""
+    caught: float
+    """Share of sessions in which the slowed configuration failed."""
+    cost: float
+    """Generations per configuration."""
+
+
+def power(gate: Gate, noise: Noise, change: float, sessions: int, seed: int, alone: bool = False) -> Power:
+    """Simulate ``sessions`` in which one configuration, plain or cached, is slower by ``change``.
+
+    ``alone`` leaves out the other 29, of which the target's fate does not depend.
+    """
+    rng = np.random.default_rng(seed)
+    wrong = caught = cost = count = 0
+    for s in range(sessions):
+        target = (0 if s % 3 else PLAIN) if change else -1
+        configurations = (target,) if alone else range(M)
+        failed, measured_count = gate(Case(noise, target, change, configurations), rng)
+        wrong += bool(failed - {target})
+        caught += target in failed
+        cost += measured_count
+        count += len(configurations)
+    return Power(wrong / sessions, caught / sessions, cost / count)
+
+
+# The CPU rule --------------------------------------------------------------------------------------------
+
+CPU_NOISE = {"idle": 0.045, "both cores loaded": 0.17}
+"""Scale of a Student t with 2 degrees of freedom that fits the log ratios of work timed in pairs on two shared
+cores, alone and beside four busy processes (quartiles +-3.7 % and +-10 %, 95 % within +-15 % and +-60 %)."""
+
+CPU_TAU = 0.02
+
+
+def cpu_gate(change: float, scale: float, runs: int, policy: Policy, rng: np.random.Generator) -> tuple[bool, int]:
+    """Whether one configuration of a CPU session fails, and the rounds it took; the baseline was made idle."""
+
+    def pairs(level: float, width: float) -> Array:
+        return level + width * rng.standard_t(2, 8)
+
+    base = np.array([pairs(CPU_TAU * rng.standard_normal(), CPU_NOISE["idle"]) for _ in range(runs)])
+    level = CPU_TAU * rng.standard_normal() + math.log1p(change)
+    x: Array = np.empty(0)
+    rounds = 0
+    while True:
+        rounds += 1
+        x = np.concatenate([x, pairs(level, scale)])
+        effect = stored_effect(x, np.tile(base, (1, rounds)), nu0=policy.nu0, tau0=policy.tau0)
+        verdict = decide(effect, policy.limit, policy.m)
+        found = Finding(metric="speed-up", verdict=verdict, n=x.size)
+        if not another_round(Judgement(verdict=verdict, message="", findings=(found,)), policy, rounds):
+            return verdict == "regressed", rounds
+
+
+# Tables --------------------------------------------------------------------------------------------------
+
+
+def table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> Iterator[str]:
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + "|".join("---" for _ in head) + "|"
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if 0.0005 < share < 0.9995 else f"{100 * share:.0f} %"
+
+
+Job = tuple[str, Noise, float, int, int, bool]
+
+
+def work(job: Job) -> Power:
+    name, noise, change, sessions, seed, alone = job
+    gate = GATES[name] if name in GATES else stage_one(*map(int, name.split()))
+    return power(gate, noise, change, sessions, seed, alone)
+
+
+def comparison(sessions: int, seed: int, pool: ProcessPoolExecutor) -> Iterator[str]:
+    usual = PROFILES["usual"]
+    whole = [(replace(usual, tau=tau), 0.0, sessions, False) for tau in (0.0, 0.005, 0.01)]
+    alone = [
+        (replace(usual, tau=tau), change, 10 * sessions, True)
+        for tau, change in ((0.005, 0.03), (0.01, 0.03), (0.005, 0.1))
+    ]
+    plan = whole + alone
+    jobs = [(name, noise, change, count, seed, one) for name in GATES for noise, change, count, one in plan]
+    done = iter(pool.map(work, jobs))
+
+    def rows() -> Iterator[Sequence[str]]:
+        for name in GATES:
+            found = [next(done) for _ in plan]
+            shares = [p.any_failed for p in found[:3]] + [p.caught for p in found[3:]]
+            yield [name, *map(percent, shares), f"{found[1].cost:.0f}", f"{found[3].cost:.0f}"]
+
+    head = [
+        "rule",
+        "false, τ 0",
+        "false, τ .5 %",
+        "false, τ 1 %",
+        "sees +3 %, τ .5 %",
+        "sees +3 %, τ 1 %",
+        "sees +10 %",
+    ]
+    yield from table([*head, "generations, unchanged", "generations, +3 %"], rows())
+
+
+def sizes(sessions: int, seed: int, pool: ProcessPoolExecutor) -> Iterator[str]:
+    changes = (0.02, 0.03, 0.05, 0.08, 0.10, 0.15)
+    cases = [
+        (f"{runs} {n}", runs, n, tau) for tau in (0.0, 0.005, 0.01) for runs, n in ((1, 8), (3, 8), (3, 20), (8, 8))
+    ]
+    cases += [("ours, 3 stored runs + A/B", 3, 8, tau) for tau in (0.005, 0.01)]
+    cases += [("ours, 5 stored runs + A/B", 5, 8, 0.01)]
+    jobs = [
+        (name, replace(PROFILES["usual"], tau=tau), change, 3 * sessions, seed + i, True)
+        for name, _, _, tau in cases
+        for i, change in enumerate(changes)
+    ]
+    done = iter(pool.map(work, jobs))
+
+    def rows() -> Iterator[Sequence[str]]:
+        for name, runs, n, tau in cases:
+            kind = "stage 1 + A/B" if "A/B" in name else "stage 1"
+            yield [kind, percent(tau), str(runs), str(n), *(percent(next(done).caught) for _ in changes)]
+
+    yield from table(["rule", "τ", "stored runs", "prompts", *(f"+{c:.0%}" for c in changes)], rows())
+
+
+def profiles(sessions: int, seed: int, pool: ProcessPoolExecutor) -> Iterator[str]:
+    names = ("ours, 3 stored runs", "ours, 3 stored runs + A/B")
+    jobs = [
+        (name, noise, change, sessions, seed, False)
+        for noise in PROFILES.values()
+        for name in names
+        for change in (0.0, 0.03)
+    ]
+    done = iter(pool.map(work, jobs))
+
+    def rows() -> Iterator[Sequence[str]]:
+        for profile in PROFILES:
+            found = [next(done) for _ in range(4)]
+            yield [
+                profile,
+                *(percent(x) for x in (found[0].any_failed, found[1].caught, found[2].any_failed, found[3].caught)),
+                f"{found[2].cost:.1f}",
+            ]
+
+    head = [
+        "noise (τ .5 %)",
+        "false, stage 1",
+        "sees +3 %, stage 1",
+        "false, with A/B",
+        "sees +3 %, with A/B",
+        "generations with A/B",
+    ]
+    yield from table(head, rows())
+
+
+def cpu_case(job: tuple[str, int, float, int, int]) -> tuple[float, float]:
+    name, runs, change, trials, seed = job
+    rng = np.random.default_rng(seed)
+    policy = Policy.of("relative", m=20)
+    done = [cpu_gate(change, CPU_NOISE[name], runs, policy, rng) for _ in range(trials)]
+    return float(np.mean([failed for failed, _ in done])), float(np.mean([rounds for _, rounds in done]))
+
+
+def cpu(trials: int, seed: int, pool: ProcessPoolExecutor) -> Iterator[str]:
+    cases = [(name, runs) for name in CPU_NOISE for runs in (1, 3)]
+    jobs = [
+        (name, runs, change, trials // (1 if not change else 4), seed)
+        for name, runs in cases
+        for change in (0.0, 0.3, 0.5)
+    ]
+    done = iter(pool.map(cpu_case, jobs))
+
+    def rows() -> Iterator[Sequence[str]]:
+        for name, runs in cases:
+            (false, quiet), (thirty, suspect), (fifty, _) = next(done), next(done), next(done)
+            yield [
+                name,
+                str(runs),
+                f"{100 * false:.2f} %",
+                percent(thirty),
+                percent(fifty),
+                f"{quiet:.2f}",
+                f"{suspect:.2f}",
+            ]
+
+    head = [
+        "machine",
+        "stored runs",
+        "false, a configuration",
+        "sees +30 %",
+        "sees +50 %",
+        "rounds, unchanged",
+        "rounds, +30 %",
+    ]
+    yield from table(head, rows())
+
+
+def tail(sessions: int, seed: int) -> Iterator[str]:
+    """Pooled tail: how often it warns as the share of spikes grows from 0.5 %."""
+    rng = np.random.default_rng(seed)
+
+    def rows() -> Iterator[Sequence[str]]:
+        for share in (0.005, 0.02, 0.05, 0.10):
+            warned = 0
+            for _ in range(sessions):
+                session = simulate(Case(PROFILES["usual"], noise_now=Noise(spikes=share)), 3, rng)
+                found = pooled_tail(list(zip(session.now, session.runs, strict=True)))
+                warned += found is not None and found.warn
+            yield [percent(share), percent(warned / sessions)]
+
+    yield from table(["spikes now (0.5 % in the baseline)", "sessions that warn"], rows())
+
+
+def measured(folder: Path) -> Iterator[str]:
+    """What the stored runs of real hardware look like, where there are any."""
+    for gpu in sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else ():
+        within, shifts = [], []
+        for path in sorted(gpu.rglob("*.json")):
+            runs = baseline_log_latencies(decode(path.read_bytes(), str(path)), relative=gpu.name == "cpu")
+            if runs is None or len(runs) < 2:
+                continue
+            level = np.median(runs - np.median(runs, axis=0), axis=1)
+            within += [float(1.4826 * np.median(np.abs(r - np.median(r)))) for r in runs - np.median(runs, axis=0)]
+            shifts.append(float(level.std(ddof=1)))
+        if shifts:
+            tau = float(np.sqrt(np.mean(np.square(shifts))))
+            yield (
+                f"baselines/{gpu.name}: {len(shifts)} tests of several sessions, within a run "
+                f"{np.median(within):.2%}, between sessions τ {tau:.2%}"
+            )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer sessions: five minutes on two cores")
+    parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args(arguments)
+    sessions, trials = (200, 3000) if options.quick else (1000, 10000)
+    start = time.monotonic()
+    with ProcessPoolExecutor(options.workers) as pool:
+        sections: list[tuple[str, Any]] = [
+            (
+                f"30 configurations, {sessions} sessions each, tolerance 2 %, usual noise",
+                comparison(sessions, options.seed, pool),
+            ),
+            ("Share of regressions seen, one configuration of 30", sizes(sessions, options.seed + 100, pool)),
+            ("Other noise", profiles(sessions, options.seed + 200, pool)),
+            (
+                f"The CPU rule: {trials} configurations each, tolerance 17 %, m = 20",
+                cpu(trials, options.seed + 300, pool),
+            ),
+            ("The pooled tail", tail(max(100, sessions // 4), options.seed + 400)),
+            ("Measured", measured(Path("baselines"))),
+        ]
+        for title, lines in sections:
+            print(f"\n{title}\n", flush=True)
+            for line in lines:
+                print(line, flush=True)
+    print(f"\n{time.monotonic() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
