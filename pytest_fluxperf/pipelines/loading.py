@@ -1,27 +1,30 @@
-"""Loading a pipeline: from the hub or a folder."""
+"""Loading a pipeline: from the hub, from a folder, or with random weights."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.pipelines import randomflux
 from pytest_fluxperf.pipelines.models import ModelInfo
 from pytest_fluxperf.pipelines.optimizations.dtype import TORCH_NAMES
+from pytest_fluxperf.pipelines.quiet import quiet
 
 
 def load(info: ModelInfo, dtype: str, device: str) -> Any:
-    """A FluxPipeline in ``dtype`` on ``device``, quiet and in evaluation mode.
+    """A FluxPipeline in ``dtype`` (``fp32``, ``bf16``, ``fp16``) on ``device``, quiet and in evaluation mode.
 
     Raises :class:`FluxPerfError` when the weights are absent, gated or damaged.
     """
     import torch
-    from diffusers import FluxPipeline
 
-    try:
-        pipe = FluxPipeline.from_pretrained(info.source, dtype=getattr(torch, TORCH_NAMES[dtype]))
-    except (OSError, ValueError) as error:
-        raise FluxPerfError(_explain(info, error)) from error
-    pipe.to(device)
+    torch_dtype = getattr(torch, TORCH_NAMES[dtype])
+    with quiet():
+        if info.random:
+            pipe = randomflux.build(randomflux.ARCHITECTURES[info.source], torch_dtype, device)
+        else:
+            pipe = _from_pretrained(info, torch_dtype)
+        pipe.to(device)
     pipe.set_progress_bar_config(disable=True)
     for component in pipe.components.values():
         if isinstance(component, torch.nn.Module):
@@ -40,5 +43,40 @@ def free(device: str) -> None:
         torch.cuda.empty_cache()
 
 
-def _explain(info: ModelInfo, error: Exception) -> str:
-    return f"model {info.name!r} cannot be loaded: {error}"
+def _from_pretrained(info: ModelInfo, torch_dtype: Any) -> Any:
+    from diffusers import FluxPipeline
+
+    try:
+        return FluxPipeline.from_pretrained(info.source, dtype=torch_dtype)
+    except Exception as error:
+        raise FluxPerfError(f"model {info.name!r}: {_explain(info, error)}") from error
+
+
+def _explain(info: ModelInfo, error: BaseException) -> str:
+    """What is wrong and what to do; diffusers wraps the hub's errors, so causes are looked through too."""
+    from huggingface_hub import errors
+
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    text = " ".join(str(link) for link in chain)
+    page = f"https://huggingface.co/{info.source}"
+
+    def met(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(link, kinds) for link in chain)
+
+    if met(errors.GatedRepoError) or "gated repo" in text:
+        return (
+            f"{info.source} is gated: accept its licence at {page}, then log in with `hf auth login`, and fetch it "
+            f"with `hf download {info.source}`"
+        )
+    if met(errors.RepositoryNotFoundError) or "404 Client Error" in text:
+        return f"the hub has no {info.source}, or it is private: see {page}, or log in with `hf auth login`"
+    if met(errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, ConnectionError) or (
+        "not fully cached locally" in text or "couldn't connect" in text
+    ):
+        return (
+            f"{info.source} is not in the local cache and the hub cannot be reached: fetch it with "
+            f"`hf download {info.source}`, or give a folder with --fluxperf-model PATH"
+        )
+    return f"{info.source} cannot be loaded ({' '.join(str(error).split())[:300]})"

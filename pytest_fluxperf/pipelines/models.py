@@ -83,7 +83,7 @@ def resolve(name_or_path: str) -> ModelInfo:
         return _NAMED[text]
     if text.endswith(RANDOM):
         return _random(text)
-    if Path(text).expanduser().exists():
+    if text and Path(text).expanduser().exists():
         return _folder(Path(text).expanduser())
     if text in _BY_SOURCE:
         return _BY_SOURCE[text]

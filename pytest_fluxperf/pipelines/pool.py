@@ -25,7 +25,8 @@ from pytest_fluxperf.recipe import Recipe, Token
 
 def unavailable(recipe: Recipe, device: str) -> str | None:
     """Why this environment cannot run the recipe on ``device`` (``cpu``, ``cuda``, ``cuda:1``), or None."""
-    for token, optimization in optimizations(expand(recipe, device)):
+    recipe = expand(recipe, device)
+    for token, optimization in optimizations(recipe):
         reason = optimization.needs(token, recipe, device)
         if reason:
             return f"{token} {reason}"
@@ -64,11 +65,12 @@ class _Base:
 class Prepared:
     """A pipeline under a recipe. It is valid until it is released or its base is acquired for another recipe."""
 
-    def __init__(self, base: _Base, host: Host, recipe: Recipe) -> None:
+    def __init__(self, base: _Base, host: Host, recipe: Recipe, expanded: Recipe) -> None:
         self._base = base
         self._host = host
+        self._expanded = expanded
         self.recipe = recipe
-        """As asked for; a whole recipe is expanded in :meth:`facts`."""
+        """As asked for; what a whole recipe stands for is among the :meth:`facts`."""
 
     @property
     def pipe(self) -> Any:
@@ -83,7 +85,7 @@ class Prepared:
     @property
     def dtype(self) -> str:
         """``fp32``, ``bf16`` or ``fp16``."""
-        return self.recipe.dtype
+        return self._expanded.dtype
 
     def begin(self) -> None:
         """Start a generation: forget what caches kept of the previous one, even if it broke off."""
@@ -97,7 +99,7 @@ class Prepared:
         self._require_valid()
         transformer = self._host.transformer
         facts: dict[str, Any] = {
-            "recipe": str(self.recipe),
+            "recipe": str(self._expanded),
             "model": self._host.info.name,
             "device": str(transformer.device),
             "attention": attention.seen_backends(transformer),
@@ -111,7 +113,7 @@ class Prepared:
         self._require_valid()
         found = [problem for layer in self._base.layers for problem in layer.applied.problems()]
         seen = attention.seen_backends(self._host.transformer)
-        if self.recipe.token("attention") is None and self.recipe.token("whole") is None and seen != ["native"]:
+        if self._expanded.token("attention") is None and seen != ["native"]:
             found.append(f"no attention back end was asked for, but {', '.join(seen)} is set")
         return tuple(found)
 
@@ -146,8 +148,9 @@ class Pool:
         reason = unavailable(recipe, self.device)
         if reason:
             raise Unavailable(f"recipe {recipe}: {reason}")
-        wanted = optimizations(expand(recipe, self.device))
-        base = self._base(recipe.dtype, replica)
+        expanded = expand(recipe, self.device)
+        wanted = optimizations(expanded)
+        base = self._base(expanded.dtype, replica)
         host = Host(base.pipe, self.info, self.device, base.steps, steps)
         keys = [_key(token, optimization, steps) for token, optimization in wanted]
         shared = 0
@@ -163,7 +166,7 @@ class Pool:
         except BaseException:
             base.undo_to(0)
             raise
-        base.owner = Prepared(base, host, recipe)
+        base.owner = Prepared(base, host, recipe, expanded)
         base.owner.begin()
         return base.owner
 

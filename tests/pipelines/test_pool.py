@@ -20,14 +20,25 @@ CACHES = [
     "dbcache:0.5,front=1,warmup=1,taylor=1",
     "teacache:0.4",
     "fora",
+    "magcache:0.5",
+    "taylorseer",
+    "taylorseer:lite",
+    "pab",
+    "fastercache",
 ]
-OPTIMIZATIONS = [*CACHES, "int8wo", "compile"]
+INSIDE_BLOCKS = ["taylorseer", "pab", "fastercache"]
+OPTIMIZATIONS = [*CACHES, "int8wo", "int8", "fp8wo", "compile", "math", "flex", "channels_last"]
+UNSEEN = ["fa2", "fuseqkv", "vae_slicing"]
+"""Optimizations that do not change a small fp32 picture on a CPU."""
 
 
 def _pairs():
-    for first, second in itertools.combinations(OPTIMIZATIONS, 2):
-        if not (first in CACHES and second in CACHES):
-            yield f"{first}+{second}"
+    """Every two of a cache, a quantization, an attention back end, compile and fused projections."""
+    kinds = [CACHES, ["int8wo", "fp8wo"], ["math"], ["compile"], ["fuseqkv"]]
+    for first, second in itertools.combinations(kinds, 2):
+        for pair in itertools.product(first, second):
+            if not ("compile" in pair and set(INSIDE_BLOCKS) & set(pair)):
+                yield "+".join(pair)
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
@@ -54,6 +65,15 @@ def test_recipe_acts_repeats_and_is_undone_bit_exactly(prepare, generate, untouc
     assert prepared.facts().get("graph_breaks", 0) == 0
     json.dumps(prepared.facts())
     prepared.release()
+    prepared.release()
+    np.testing.assert_array_equal(generate(prepare("fp32")), untouched())
+
+
+@pytest.mark.parametrize("recipe", UNSEEN)
+def test_what_cannot_be_seen_is_undone_too(prepare, generate, untouched, recipe):
+    prepared = prepare(f"fp32+{recipe}")
+    np.testing.assert_array_equal(generate(prepared), untouched())
+    assert prepared.problems() == ()
     prepared.release()
     np.testing.assert_array_equal(generate(prepare("fp32")), untouched())
 
@@ -162,7 +182,7 @@ def test_a_recipe_that_fails_to_apply_leaves_nothing_behind(pool, generate, unto
 
 
 class TestProblems:
-    @pytest.mark.parametrize("recipe", ["fbcache:0.1", "teacache:0.4", "fora"])
+    @pytest.mark.parametrize("recipe", ["fbcache:0.1", "teacache:0.4", "fora", "magcache", "taylorseer:lite"])
     def test_cache_disabled_behind_our_back(self, prepare, generate, recipe):
         prepared = prepare(f"fp32+{recipe}")
         generate(prepared)
@@ -173,6 +193,41 @@ class TestProblems:
         generate(prepared)
         (problem,) = prepared.problems()
         assert problem == f"step cache {recipe} was asked for, but 16 denoising steps never consulted it"
+
+    @pytest.mark.parametrize("recipe", ["fbcache:0.1", "taylorseer", "pab", "fastercache", "magcache"])
+    def test_native_cache_disabled_by_its_own_call(self, prepare, generate, recipe):
+        prepared = prepare(f"fp32+{recipe}")
+        prepared.pipe.transformer.disable_cache()
+        generate(prepared)
+        assert "8 denoising steps never consulted it" in prepared.problems()[0]
+
+    def test_another_number_of_steps_than_prepared_for(self, prepare, generate):
+        prepared = prepare("fp32+magcache")
+        generate(prepared, steps=5)
+        assert prepared.problems() == (
+            "step cache magcache was set up for 8 denoising steps, but the generation ran 5",
+        )
+
+    def test_tiling_switched_off(self, prepare):
+        prepared = prepare("fp32+vae_tiling")
+        assert prepared.problems() == ()
+        prepared.pipe.vae.disable_tiling()
+        assert prepared.problems() == ("the VAE's tiling was asked for, but is off",)
+
+    def test_projections_taken_apart(self, prepare):
+        prepared = prepare("fp32+fuseqkv")
+        assert prepared.facts()["fused_projections"] == 4
+        prepared.pipe.transformer.transformer_blocks[0].attn.unfuse_projections()
+        assert prepared.problems() == ("3 of 4 attention layers have fused projections",)
+
+    def test_weights_in_another_order(self, prepare):
+        import torch
+
+        prepared = prepare("fp32+channels_last")
+        assert prepared.problems() == ()
+        prepared.pipe.vae.to(memory_format=torch.contiguous_format)
+        (problem,) = prepared.problems()
+        assert problem.endswith("convolution weights are channels-last")
 
     def test_weights_put_back(self, prepare):
         import torch

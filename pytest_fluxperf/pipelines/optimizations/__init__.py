@@ -9,8 +9,27 @@ from pytest_fluxperf.pipelines.optimizations import (
     dtype,
     fbcache,
     fora,
+    lora,
+    nativecaches,
+    parallel,
     quantize,
+    switches,
     teacache,
+    whole,
 )
 
-__all__ = ["attention", "cachedit", "compilation", "dtype", "fbcache", "fora", "quantize", "teacache"]
+__all__ = [
+    "attention",
+    "cachedit",
+    "compilation",
+    "dtype",
+    "fbcache",
+    "fora",
+    "lora",
+    "nativecaches",
+    "parallel",
+    "quantize",
+    "switches",
+    "teacache",
+    "whole",
+]

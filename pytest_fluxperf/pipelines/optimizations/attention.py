@@ -3,13 +3,16 @@
 ``sdpa`` is what diffusers does anyway: torch's scaled dot product attention, which chooses its kernel itself.
 """
 
-# ruff: noqa: ARG001, D102
+# ruff: noqa: ARG005, D102
 # (overriding methods inherit their documentation, and callbacks take what the protocol hands them)
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+from pytest_fluxperf.errors import Unavailable
 from pytest_fluxperf.pipelines.optimizations.base import (
     Applied,
     Host,
@@ -19,7 +22,10 @@ from pytest_fluxperf.pipelines.optimizations.base import (
     needs_package,
     register,
 )
+from pytest_fluxperf.pipelines.quiet import quiet
 from pytest_fluxperf.recipe import Field, Recipe, Token, TokenSpec, choice
+
+FLASH_ATTENTION_4 = "flash_4_hub"
 
 
 def seen_backends(transformer: Any) -> list[str]:
@@ -49,9 +55,26 @@ class AttentionBackend(Applied):
         self._before = [(processor, processor._attention_backend) for processor in processors(host.transformer)]
 
     def apply(self) -> None:
-        self._transformer.set_attention_backend(self._backend)
+        if self._backend == FLASH_ATTENTION_4:
+            self._use_local_flash_attention_4()
+        else:
+            try:
+                with quiet():
+                    self._transformer.set_attention_backend(self._backend)
+            except RuntimeError as error:  # A package that is too old, or does not import.
+                raise Unavailable(f"attention back end {self._backend}: {error}") from error
         # Setting it on a model also makes it the process's default, which would reach other pipelines.
         self._registry.set_active_backend(self._active)
+
+    def _use_local_flash_attention_4(self) -> None:
+        """diffusers knows FlashAttention 4 only as a kernel from the hub; give it the installed package's."""
+        from diffusers.models import attention_dispatch
+
+        installed = importlib.import_module("flash_attn.cute")
+        backend = attention_dispatch.AttentionBackendName(FLASH_ATTENTION_4)
+        attention_dispatch._HUB_KERNELS_REGISTRY[backend].kernel_fn = installed.flash_attn_func
+        for processor in processors(self._transformer):
+            processor._attention_backend = backend
 
     def undo(self) -> None:
         for processor, backend in self._before:
@@ -72,38 +95,76 @@ Needs = Callable[[str], str | None]
 """Device → what is missing there, or None."""
 
 
-def _token(name: str, summary: str, backends: dict[str, str], needs: dict[str, Needs], half_only: bool = False) -> None:
-    """Register a back end; several ``backends`` are the choices of the token's value, the first the default."""
-    variants = list(backends)
-    value = Field("kernel", choice(*variants), "whose kernel", variants[0]) if len(variants) > 1 else None
+@dataclass(frozen=True)
+class Kernel:
+    """One implementation: diffusers' name for it, what it needs, and the dtypes that it computes in on a GPU."""
 
-    def variant(token: Token) -> str:
-        return variants[0] if token.value is None else str(token.value)
+    backend: str
+    needs: Needs = lambda device: None
+    half_only: bool = True
+
+
+def _register(name: str, summary: str, kernel: Kernel, package: Kernel | None = None, lossless: bool = True) -> None:
+    """Register a token; with ``package``, its value ``package`` chooses that implementation instead."""
+
+    def chosen(token: Token) -> Kernel:
+        return package if package is not None and token.value == "package" else kernel
 
     def conflict(token: Token, recipe: Recipe) -> str | None:
-        if half_only and recipe.dtype == "fp32":
-            return f"{name!r} computes in fp16 or bf16 only; write bf16 in place of fp32"
+        # Known without a device only where the kernel needs a GPU anyway.
+        if recipe.dtype == "fp32" and chosen(token).half_only and chosen(token).needs("cpu"):
+            return f"{str(token)!r} computes in fp16 and bf16 only; write bf16 in place of fp32"
         return None
 
-    def missing(token: Token, recipe: Recipe, device: str) -> str | None:
-        check = needs.get(variant(token))
-        return None if check is None else check(device)
+    def needs(token: Token, recipe: Recipe, device: str) -> str | None:
+        if recipe.dtype == "fp32" and chosen(token).half_only and device.startswith("cuda"):
+            return "computes in fp16 and bf16 only on a GPU"
+        return chosen(token).needs(device)
 
-    def apply(host: Host, token: Token) -> Applied:
-        return AttentionBackend(host, backends[variant(token)])
-
+    value = None if package is None else Field("kernel", choice("torch", "package"), "whose kernel", "torch")
     register(
         Optimization(
-            TokenSpec(name, "attention", summary, value=value, default=name == "sdpa", conflict=conflict),
+            TokenSpec(name, "attention", summary, value, (), lossless, default=name == "sdpa", conflict=conflict),
             Stage.ATTENTION,
-            apply,
-            missing,
+            lambda host, token: AttentionBackend(host, chosen(token).backend),
+            needs,
         )
     )
 
 
-def _packaged(package: str, install: str, capability: tuple[int, int] | None = None) -> Needs:
-    return lambda device: needs_cuda(device, capability) or needs_package(package, install)
+def _cuda(capability: tuple[int, int]) -> Needs:
+    return lambda device: needs_cuda(device, capability)
 
 
-_token("sdpa", "torch's scaled dot product attention, kernel chosen by torch (the default)", {"": "native"}, {})
+def _package(module: str, install: str, capability: tuple[int, int] = (8, 0)) -> Needs:
+    def needs(device: str) -> str | None:
+        reasons = [reason for reason in (needs_package(module, install), needs_cuda(device, capability)) if reason]
+        return "; it ".join(reasons) or None
+
+    return needs
+
+
+_register(
+    "sdpa",
+    "torch's scaled dot product attention, kernel chosen by torch (what holds anyway)",
+    Kernel("native", half_only=False),
+)
+_register(
+    "fa2",
+    "FlashAttention 2: torch's own, or the flash-attn package's",
+    Kernel("_native_flash"),
+    Kernel("flash", _package("flash_attn", "flash-attn>=2.6.3")),
+)
+_register("cudnn", "cuDNN's attention", Kernel("_native_cudnn", _cuda((8, 0))))
+_register("efficient", "memory-efficient attention", Kernel("_native_efficient", _cuda((5, 0)), half_only=False))
+_register("math", "attention as plain matrix products, the slow reference", Kernel("_native_math", half_only=False))
+_register("flex", "FlexAttention", Kernel("flex", half_only=False))
+_register("fa3", "FlashAttention 3", Kernel("_flash_3", _package("flash_attn_interface", "flash-attn-3", (9, 0))))
+_register("fa4", "FlashAttention 4", Kernel(FLASH_ATTENTION_4, _package("flash_attn.cute", "flash-attn-4", (9, 0))))
+_register(
+    "sage",
+    "SageAttention: query and key quantized to INT8",
+    Kernel("sage", _package("sageattention", "sageattention>=2.1.1")),
+    lossless=False,
+)
+_register("xformers", "xFormers' attention", Kernel("xformers", _package("xformers", "xformers>=0.0.29")))

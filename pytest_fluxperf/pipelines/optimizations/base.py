@@ -10,7 +10,7 @@ must not import torch at its top: recipes are parsed where no torch is loaded.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -117,29 +117,36 @@ def optimizations(recipe: Recipe) -> list[tuple[Token, Optimization]]:
     return sorted(found, key=lambda pair: pair[1].stage)
 
 
-def missing(*packages: str) -> Iterator[str]:
-    """Those of the importable names that are not installed (nothing is imported)."""
-    return (name for name in packages if importlib.util.find_spec(name.partition(".")[0]) is None)
-
-
-def needs_package(package: str, install: str) -> str | None:
-    """Reason that names the package to install, or None when it is there."""
-    return f"needs {install}, which is not installed" if any(missing(package)) else None
+def needs_package(module: str, install: str) -> str | None:
+    """Reason that names the package to install, or None when ``module`` can be found (it is not imported)."""
+    try:
+        found = importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # Of the package that the module is in.
+        found = False
+    return None if found else f"needs the package {install}, which is not installed"
 
 
 def needs_cuda(device: str, capability: tuple[int, int] | None = None) -> str | None:
     """Reason why the device is no CUDA GPU of at least that compute capability, or None."""
     at_least = "" if capability is None else f" of compute capability {capability[0]}.{capability[1]} or higher"
-    if not device.startswith("cuda"):
+    seen = cuda_capability(device)
+    if seen is None:
         return f"needs a CUDA GPU{at_least}; the device is {device}"
-    import torch
-
-    if not torch.cuda.is_available():
-        return f"needs a CUDA GPU{at_least}; torch {torch.__version__} sees none"
-    seen = torch.cuda.get_device_capability(device)
     if capability is not None and seen < capability:
         return f"needs a CUDA GPU{at_least}; this one has {seen[0]}.{seen[1]}"
     return None
+
+
+def cuda_capability(device: str) -> tuple[int, int] | None:
+    """Compute capability of the device (``cuda``, ``cuda:1``), or None when it is no CUDA GPU."""
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    major, minor = torch.cuda.get_device_capability(device)
+    return major, minor
 
 
 class Forwards:

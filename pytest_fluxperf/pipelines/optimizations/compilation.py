@@ -76,10 +76,10 @@ class Compiled(Applied):
 _TUNING: dict[str, Any] = {
     "coordinate_descent_tuning": True,
     "coordinate_descent_check_all_directions": True,
-    "epilogue_fusion": False,
+    "force_fuse_int_mm_with_mul": True,
 }
-"""Inductor options that search kernels' launch parameters: minutes of compiling for a few percent. The set that
-torchao recommends for quantized models, here asked for by name rather than set for the whole process."""
+"""Inductor options that search kernels' launch parameters: minutes of compiling for a few percent. torchao sets them
+for the whole process when it quantizes, unless told not to; here they are asked for by name."""
 
 
 register(

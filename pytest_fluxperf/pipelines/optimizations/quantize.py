@@ -16,10 +16,11 @@ from pytest_fluxperf.pipelines.optimizations.base import (
     Host,
     Optimization,
     Stage,
+    needs_cuda,
     needs_package,
     register,
 )
-from pytest_fluxperf.recipe import Recipe, Token, TokenSpec
+from pytest_fluxperf.recipe import Field, Recipe, Token, TokenSpec, choice
 
 _UNFUSED = frozenset({"to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj"})
 
@@ -82,21 +83,87 @@ class Quantized(Applied):
         return (f"{active} of {len(self._linears)} linear layers of the blocks are quantized",)
 
 
-def _torchao(token: Token, recipe: Recipe, device: str) -> str | None:
-    return needs_package("torchao", "torchao")
+_ADAPTIVE_NORM = ".norm"
+# The modulation layers see one row per picture, too few for cuBLAS's INT8 product (over 16 rows).
 
 
-def _int8wo(host: Host, token: Token) -> Applied:
-    from torchao.quantization import Int8WeightOnlyConfig
+def _register(
+    name: str,
+    summary: str,
+    make: Callable[[Any, Token], Any],
+    *,
+    value: Field | None = None,
+    capability: tuple[int, int] | None = None,
+    bf16_only: Callable[[Token], bool] = lambda token: False,
+    skip: Callable[[str], bool] = lambda name: False,
+) -> None:
+    """Register a quantization whose torchao configuration is ``make(torchao.quantization, token)``."""
 
-    return Quantized(host, Int8WeightOnlyConfig(set_inductor_config=False))
+    def apply(host: Host, token: Token) -> Applied:
+        from torchao import quantization
 
+        return Quantized(host, make(quantization, token), skip)
 
-register(
-    Optimization(
-        TokenSpec("int8wo", "quantization", "INT8 weights, activations as they are", lossless=False),
-        Stage.QUANTIZATION,
-        _int8wo,
-        _torchao,
+    def conflict(token: Token, recipe: Recipe) -> str | None:
+        if bf16_only(token) and recipe.dtype != "bf16":
+            return f"{str(token)!r} quantizes bf16 weights only; write bf16 in place of {recipe.dtype}"
+        return None
+
+    def needs(token: Token, recipe: Recipe, device: str) -> str | None:
+        missing = None if capability is None else needs_cuda(device, capability)
+        return missing or needs_package("torchao", "torchao")
+
+    register(
+        Optimization(
+            TokenSpec(name, "quantization", summary, value=value, lossless=False, conflict=conflict),
+            Stage.QUANTIZATION,
+            apply,
+            needs,
+        )
     )
+
+
+def _fp8(torchao: Any, token: Token) -> Any:
+    granularity = torchao.PerTensor() if token.value == "tensor" else torchao.PerRow()
+    return torchao.Float8DynamicActivationFloat8WeightConfig(granularity=granularity, set_inductor_config=False)
+
+
+def _int4wo(torchao: Any, token: Token) -> Any:
+    from torchao.quantization.quantize_.workflows import Int4PackingFormat
+
+    # The packing of torch's own kernel; the others need packages of their own.
+    packing = Int4PackingFormat.TILE_PACKED_TO_4D
+    return torchao.Int4WeightOnlyConfig(group_size=128, int4_packing_format=packing, set_inductor_config=False)
+
+
+_register(
+    "fp8",
+    "FP8 weights and activations, scaled as it runs: per row, or one scale per tensor",
+    _fp8,
+    value=Field("scale", choice("row", "tensor"), "what shares a scale", "row"),
+    capability=(8, 9),
+    bf16_only=lambda token: token.value == "row",
+)
+_register(
+    "fp8wo",
+    "FP8 weights, activations as they are: saves memory, buys no time",
+    lambda torchao, token: torchao.Float8WeightOnlyConfig(set_inductor_config=False),
+)
+_register(
+    "int8wo",
+    "INT8 weights, activations as they are: saves memory, buys no time",
+    lambda torchao, token: torchao.Int8WeightOnlyConfig(set_inductor_config=False),
+)
+_register(
+    "int8",
+    "INT8 weights and activations, scaled as it runs; modulation layers excepted",
+    lambda torchao, token: torchao.Int8DynamicActivationInt8WeightConfig(set_inductor_config=False),
+    skip=lambda name: _ADAPTIVE_NORM in name,
+)
+_register(
+    "int4wo",
+    "INT4 weights in groups of 128, activations as they are",
+    _int4wo,
+    capability=(8, 0),
+    bf16_only=lambda token: True,
 )

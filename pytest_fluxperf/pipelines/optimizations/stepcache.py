@@ -80,9 +80,12 @@ class StepCache(Applied):
         return facts
 
     def problems(self) -> tuple[str, ...]:
-        unheard = self._unheard + max(0, self.host.steps.index - self.consulted)
+        ran, asked = self.host.steps.index, self.host.num_steps
+        unheard = self._unheard + max(0, ran - self.consulted)
         if unheard:
             return (f"step cache {self.token} was asked for, but {unheard} denoising steps never consulted it",)
+        if ran % asked:
+            return (f"step cache {self.token} was set up for {asked} denoising steps, but the generation ran {ran}",)
         return ()
 
 

@@ -1,0 +1,233 @@
+"""Which weights: names, folders, hub ids; and loading them, or saying why not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.pipelines import loading, models, randomflux
+from pytest_fluxperf.pipelines.models import Defaults, resolve
+
+
+@pytest.fixture
+def fake(tmp_path):
+    """``fake(class_name, guidance_embeds, settings)`` writes the JSON files of a pipeline without weights."""
+
+    def write(kind="FluxPipeline", guidance=True, settings=None):
+        (tmp_path / "transformer").mkdir(exist_ok=True)
+        (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": kind}))
+        (tmp_path / "transformer" / "config.json").write_text(json.dumps({"guidance_embeds": guidance}))
+        if settings is not None:
+            (tmp_path / "fluxperf.json").write_text(settings if isinstance(settings, str) else json.dumps(settings))
+        return tmp_path
+
+    return write
+
+
+def test_named_models():
+    assert resolve("flux-dev").source == "black-forest-labs/FLUX.1-dev"
+    assert resolve("flux-dev").defaults == Defaults(1024, 28, 3.5, 512, "bf16")
+    assert resolve("flux-dev").teacache_coefficients == models.FLUX_DEV_TEACACHE_COEFFICIENTS
+    assert resolve("flux-schnell").defaults.steps == 4
+    assert resolve("black-forest-labs/FLUX.1-dev") == resolve("flux-dev")
+    other = resolve("someone/flux-finetune")
+    assert (other.source, other.teacache_coefficients, other.random) == ("someone/flux-finetune", None, False)
+
+
+def test_random_weights_say_what_they_cannot_show():
+    info = resolve("flux-dev@random")
+    assert info.random
+    assert info.name == "flux-dev@random"
+    assert len(info.caveats) == 2
+    assert "image quality" in info.caveats[0]
+    assert not resolve("flux-dev").caveats
+
+
+def test_a_folder(fake):
+    info = resolve(str(fake()))
+    assert info.defaults == models._DEV.defaults
+    assert resolve(str(fake(guidance=False))).defaults == models._SCHNELL.defaults
+    settings = {"size": 256, "steps": 12, "teacache_coefficients": [1, 2.5]}
+    info = resolve(str(fake(settings=settings)))
+    assert (info.defaults.size, info.defaults.steps, info.defaults.guidance) == (256, 12, 3.5)
+    assert info.teacache_coefficients == (1.0, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("flux-dve", "no such folder and no known name; there are tiny, flux-dev"),
+        ("tiny@random", "random weights exist for flux-dev@random and flux-schnell@random"),
+        ("", "no such folder"),
+        ("/nowhere/at/all", "no such folder"),
+    ],
+)
+def test_an_unknown_name_is_refused(name, reason):
+    with pytest.raises(FluxPerfError, match=reason):
+        resolve(name)
+
+
+def test_a_folder_that_is_no_flux_pipeline_is_refused(tmp_path, fake):
+    with pytest.raises(FluxPerfError, match=r"is not a diffusers pipeline: model_index\.json cannot be read"):
+        resolve(str(tmp_path))
+    with pytest.raises(FluxPerfError, match="is a StableDiffusionPipeline, not a FluxPipeline"):
+        resolve(str(fake("StableDiffusionPipeline")))
+    with pytest.raises(FluxPerfError, match=r"fluxperf\.json is not JSON"):
+        resolve(str(fake(settings="{")))
+    with pytest.raises(FluxPerfError, match="unexpected keyword argument 'setps'"):
+        resolve(str(fake(settings={"setps": 3})))
+    (tmp_path / "fluxperf.json").unlink()
+    (tmp_path / "model_index.json").write_text("[1]")
+    with pytest.raises(FluxPerfError, match="holds no object"):
+        resolve(str(tmp_path))
+
+
+def test_resolving_imports_nothing_heavy():
+    program = (
+        "import sys; from pytest_fluxperf.pipelines.models import resolve; resolve('flux-dev@random');"
+        "print([m for m in ('torch', 'numpy', 'diffusers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+class TestExplanations:
+    def explained(self, monkeypatch, error):
+        import diffusers
+
+        def fail(*_, **__):
+            raise error
+
+        monkeypatch.setattr(diffusers.FluxPipeline, "from_pretrained", fail)
+        with pytest.raises(FluxPerfError) as caught:
+            loading.load(resolve("flux-dev"), "bf16", "cpu")
+        assert len(str(caught.value).splitlines()) == 1
+        return str(caught.value)
+
+    def response(self, status):
+        from unittest.mock import Mock
+
+        return Mock(status_code=status, headers={})
+
+    def test_gated(self, monkeypatch):
+        from huggingface_hub.errors import GatedRepoError
+
+        text = self.explained(monkeypatch, GatedRepoError("no", response=self.response(403)))
+        assert "hf auth login" in text
+        assert "hf download black-forest-labs/FLUX.1-dev" in text
+
+    def test_absent(self, monkeypatch):
+        from huggingface_hub.errors import RepositoryNotFoundError
+
+        text = self.explained(monkeypatch, RepositoryNotFoundError("no", response=self.response(404)))
+        assert "the hub has no black-forest-labs/FLUX.1-dev" in text
+
+    def test_offline_even_when_wrapped(self, monkeypatch):
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        error = OSError("something general")
+        error.__cause__ = LocalEntryNotFoundError("nothing cached")
+        text = self.explained(monkeypatch, error)
+        assert "not in the local cache and the hub cannot be reached" in text
+
+    def test_damaged(self, monkeypatch):
+        text = self.explained(monkeypatch, ValueError("header\ntoo large"))
+        assert text.endswith("cannot be loaded (header too large)")
+
+
+def test_damaged_weights_in_a_folder_are_explained(folder, tmp_path):
+    import shutil
+
+    shutil.copytree(folder, tmp_path / "broken")
+    (tmp_path / "broken" / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"broken")
+    with pytest.raises(FluxPerfError, match="cannot be loaded"):
+        loading.load(resolve(str(tmp_path / "broken")), "fp32", "cpu")
+
+
+class TestRandomFlux:
+    small = dataclasses.replace(
+        randomflux.FLUX_DEV,
+        transformer=randomflux.FLUX_DEV.transformer
+        | {
+            "in_channels": 16,
+            "num_layers": 1,
+            "num_single_layers": 1,
+            "attention_head_dim": 16,
+            "num_attention_heads": 2,
+            "joint_attention_dim": 32,
+            "pooled_projection_dim": 32,
+            "axes_dims_rope": (4, 6, 6),
+        },
+        vae=randomflux.FLUX_DEV.vae | {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "latent_channels": 4},
+        clip=randomflux.FLUX_DEV.clip
+        | {
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "projection_dim": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+        },
+        t5=randomflux.FLUX_DEV.t5 | {"d_model": 32, "d_kv": 16, "d_ff": 32, "num_layers": 1, "num_heads": 2},
+    )
+
+    @pytest.fixture(autouse=True)
+    def _small(self, monkeypatch):
+        monkeypatch.setitem(randomflux.ARCHITECTURES, "flux-dev", self.small)
+
+    def test_it_runs_from_a_prompt_and_is_the_same_for_the_seed(self):
+        import torch
+
+        def picture():
+            pipe = loading.load(resolve("flux-dev@random"), "bf16", "cpu")
+            assert all(parameter.dtype is torch.bfloat16 for parameter in pipe.transformer.parameters())
+            generator = torch.Generator().manual_seed(0)
+            return pipe(
+                "a cat on a mat", num_inference_steps=2, height=64, width=64, generator=generator, output_type="np"
+            ).images
+
+        state = torch.random.get_rng_state()
+        first = picture()
+        assert torch.equal(torch.random.get_rng_state(), state)
+        assert torch.get_default_dtype() is torch.float32
+        assert first.shape == (1, 64, 64, 3)
+        assert np.isfinite(first).all()
+        assert first.std() > 0
+        np.testing.assert_array_equal(first, picture())
+
+    def test_the_pool_takes_it(self):
+        from pytest_fluxperf.pipelines.pool import Pool
+        from pytest_fluxperf.recipe import parse
+
+        pool = Pool(resolve("flux-dev@random"), "cpu")
+        prepared = pool.acquire(parse("fp32+fbcache:0.3,computed=2"), steps=4)
+        prepared.begin()
+        prepared.pipe("a cat", num_inference_steps=4, height=64, width=64)
+        assert prepared.steps.decisions == "1010"
+        pool.close()
+
+    def test_a_word_is_about_a_token(self):
+        tokenizer = randomflux.letter_tokenizer(77)
+        ids = tokenizer("two green cats", padding="max_length", max_length=77, truncation=True).input_ids
+        assert len(ids) == 77
+        assert ids[3] == tokenizer.eos_token_id
+        assert ids[:3] == [tokenizer.convert_tokens_to_ids(letter) for letter in "tgc"]
+        assert len(tokenizer("")["input_ids"]) == 1
+
+
+def test_the_published_sizes():
+    """Counted on the meta device: 11.9 billion parameters in the transformer, 4.76 in T5-XXL's encoder."""
+    import torch
+    from diffusers import FluxTransformer2DModel
+    from transformers import T5Config, T5EncoderModel
+
+    with torch.device("meta"):
+        transformer = FluxTransformer2DModel(**randomflux.FLUX_DEV.transformer)
+        t5 = T5EncoderModel(T5Config(**randomflux.FLUX_DEV.t5))
+    assert sum(p.numel() for p in transformer.parameters()) == 11_901_408_320
+    assert sum(p.numel() for p in t5.parameters()) == 4_762_310_656

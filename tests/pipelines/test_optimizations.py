@@ -1,0 +1,313 @@
+"""Each optimization's own matters: what it needs, what it refuses, what it really touches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tinyflux import STEPS
+
+from pytest_fluxperf.errors import FluxPerfError, Unavailable
+from pytest_fluxperf.pipelines.optimizations import attention, base, whole
+from pytest_fluxperf.pipelines.optimizations.base import Applied, Host, Optimization, Stage
+from pytest_fluxperf.pipelines.pool import unavailable
+from pytest_fluxperf.recipe import Recipe, Token, TokenSpec, parse, specs
+
+
+class TestAvailability:
+    @pytest.mark.parametrize(
+        ("recipe", "reason"),
+        [
+            ("bf16+cudnn", "cudnn needs a CUDA GPU of compute capability 8.0 or higher; the device is cpu"),
+            ("bf16+efficient", "efficient needs a CUDA GPU"),
+            ("bf16+fa2:package", "fa2:package needs the package flash-attn>=2.6.3, which is not installed"),
+            ("bf16+fa3", "fa3 needs the package flash-attn-3, which is not installed; it needs a CUDA GPU"),
+            ("bf16+fa4", "fa4 needs the package flash-attn-4"),
+            ("bf16+sage", "sage needs the package sageattention>=2.1.1"),
+            ("bf16+xformers", "xformers needs the package xformers>=0.0.29"),
+            ("bf16+fp8", "fp8 needs a CUDA GPU of compute capability 8.9 or higher; the device is cpu"),
+            ("bf16+fp8:tensor", "fp8:tensor needs a CUDA GPU"),
+            ("bf16+int4wo", "int4wo needs a CUDA GPU"),
+            ("bf16+ulysses:2", "ulysses:2 needs 2 processes with a GPU each, started by torchrun"),
+            ("bf16+ring:4", "ring:4 needs 4 processes"),
+        ],
+    )
+    def test_what_a_cpu_lacks_is_named(self, pool, recipe, reason):
+        assert unavailable(parse(recipe), "cpu").startswith(reason)
+        with pytest.raises(Unavailable, match=r"^recipe "):
+            pool.acquire(parse(recipe), steps=STEPS)
+
+    @pytest.mark.parametrize(
+        "recipe", ["fp32", "bf16+fa2", "fp32+math", "fp32+flex", "bf16+int8", "fp32+fp8wo+compile", "fastest"]
+    )
+    def test_what_a_cpu_runs(self, recipe):
+        assert unavailable(parse(recipe), "cpu") is None
+
+    @pytest.mark.parametrize(
+        ("capability", "recipe", "reason"),
+        [
+            ((8, 0), "bf16+fp8", "fp8 needs a CUDA GPU of compute capability 8.9 or higher; this one has 8.0"),
+            ((8, 9), "bf16+fp8", None),
+            ((8, 0), "bf16+cudnn", None),
+            ((8, 0), "fp32+fa2", "fa2 computes in fp16 and bf16 only on a GPU"),
+            ((8, 0), "fp32+math", None),
+            ((7, 5), "bf16+cudnn", "cudnn needs a CUDA GPU of compute capability 8.0 or higher; this one has 7.5"),
+        ],
+    )
+    def test_what_a_gpu_lacks(self, monkeypatch, capability, recipe, reason):
+        monkeypatch.setattr(base, "cuda_capability", lambda device: capability)
+        assert unavailable(parse(recipe), "cuda") == reason
+
+    def test_a_package_that_is_missing_is_named(self, monkeypatch):
+        import importlib.util
+
+        find = importlib.util.find_spec
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name: None if name in ("para_attn", "torchao") else find(name)
+        )
+        assert "para-attn" in unavailable(parse("fp32+fbcache:0.3,engine=para-attn"), "cpu")
+        assert "torchao" in unavailable(parse("fp32+int8wo"), "cpu")
+        assert unavailable(parse("fp32+fbcache:0.3,engine=cache-dit"), "cpu") is None
+
+
+@pytest.mark.parametrize(
+    ("recipe", "reason"),
+    [
+        ("fp32+cudnn", "'cudnn' computes in fp16 and bf16 only; write bf16 in place of fp32"),
+        ("fp32+fp8", "'fp8' quantizes bf16 weights only; write bf16 in place of fp32"),
+        ("fp16+int4wo", "'int4wo' quantizes bf16 weights only"),
+        ("bf16+pab+compile", "'pab' decides inside the blocks"),
+        ("bf16+taylorseer+compile", "'taylorseer' decides inside the blocks"),
+        ("bf16+fastercache+compile:tuned", "'fastercache' decides inside the blocks"),
+        ("bf16+magcache+compile:whole", "use compile"),
+        ("bf16+fastest", "'fastest' is a whole recipe and stands alone"),
+        ("bf16+lora", "'lora' needs its PATH"),
+        ("bf16+ulysses:2+ring:2", "a recipe has one parallel token"),
+        ("bf16+ulysses:1", "N must be a whole number of at least 2"),
+    ],
+)
+def test_impossible_combinations_are_refused(recipe, reason):
+    with pytest.raises(FluxPerfError) as error:
+        parse(recipe)
+    assert reason in str(error.value)
+
+
+def test_every_token_has_a_summary_and_a_usage():
+    for spec in specs():
+        assert spec.summary
+        assert spec.usage.startswith(spec.name)
+
+
+class TestAttention:
+    def test_the_process_default_is_left_alone(self, prepare):
+        from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+
+        default = _AttentionBackendRegistry.get_active_backend()[0]
+        prepared = prepare("fp32+math")
+        assert _AttentionBackendRegistry.get_active_backend()[0] is default
+        assert prepared.facts()["attention"] == ["_native_math"]
+        prepared.release()
+        assert attention.seen_backends(prepared.pipe.transformer) == ["native"]
+        assert all(p._attention_backend is None for p in attention.processors(prepared.pipe.transformer))
+
+    def test_a_back_end_set_behind_our_back_is_a_problem(self, prepare):
+        prepared = prepare("fp32+fa2")
+        assert prepared.problems() == ()
+        prepared.pipe.transformer.transformer_blocks[0].attn.processor._attention_backend = "native"
+        assert prepared.problems() == (
+            "attention back end _native_flash was asked for, but _native_flash, native is set",
+        )
+
+    def test_a_back_end_that_diffusers_refuses_is_unavailable(self, pool, monkeypatch):
+        monkeypatch.setattr(base, "cuda_capability", lambda device: (9, 0))
+        monkeypatch.setattr(attention, "needs_package", lambda module, install: None)
+        with pytest.raises(Unavailable, match="sage"):
+            pool.acquire(parse("bf16+sage"), steps=STEPS)
+
+
+class TestQuantization:
+    @pytest.mark.parametrize(("recipe", "layers"), [("int8wo", 40), ("fp8wo", 40), ("int8", 34)])
+    def test_only_linears_of_the_blocks(self, prepare, recipe, layers):
+        import torch
+
+        prepared = prepare(f"fp32+{recipe}")
+        transformer = prepared.pipe.transformer
+        assert prepared.facts()["quantized_layers"] == layers
+        assert type(transformer.x_embedder.weight) is torch.nn.Parameter
+        assert type(transformer.proj_out.weight) is torch.nn.Parameter
+        modulation = transformer.transformer_blocks[0].norm1.linear.weight
+        assert (type(modulation) is torch.nn.Parameter) == (recipe == "int8")
+
+    def test_projections_that_fusing_replaced_are_left_alone(self, prepare):
+        import torch
+
+        prepared = prepare("fp32+fuseqkv+int8wo")
+        attn = prepared.pipe.transformer.transformer_blocks[0].attn
+        assert type(attn.to_q.weight) is torch.nn.Parameter
+        assert type(attn.to_qkv.weight) is not torch.nn.Parameter
+
+    def test_the_original_weights_come_back_as_the_same_objects(self, prepare):
+        transformer = prepare("fp32").pipe.transformer
+        weights = dict(transformer.named_parameters())
+        attributes = {name: set(vars(module)) for name, module in transformer.named_modules()}
+        prepare("fp32+int8wo")
+        prepare("fp32")
+        assert all(parameter is weights[name] for name, parameter in transformer.named_parameters())
+        assert {name: set(vars(module)) for name, module in transformer.named_modules()} == attributes
+
+    def test_inductor_settings_are_left_alone(self, prepare):
+        import torch._inductor.config as inductor
+
+        before = inductor.coordinate_descent_tuning
+        for recipe in ("int8wo", "int8", "fp8wo"):
+            prepare(f"fp32+{recipe}")
+            assert inductor.coordinate_descent_tuning == before
+
+
+class TestLora:
+    @pytest.fixture
+    def weights(self, tmp_path):
+        import torch
+        from safetensors.torch import save_file
+
+        def save(name="lora.safetensors", **layers):
+            generator = torch.Generator().manual_seed(0)
+            tensors = {}
+            for layer, (outputs, inputs) in layers.items():
+                key = "transformer." + layer.replace("__", ".")
+                tensors[f"{key}.lora_A.weight"] = torch.randn(4, inputs, generator=generator) * 0.3
+                tensors[f"{key}.lora_B.weight"] = torch.randn(outputs, 4, generator=generator) * 0.3
+            save_file(tensors, tmp_path / name)
+            return tmp_path / name
+
+        return save
+
+    def test_weights_are_the_sum_and_come_back(self, prepare, generate, untouched, weights):
+        from safetensors.torch import load_file
+
+        path = weights(transformer_blocks__0__attn__to_q=(32, 32), single_transformer_blocks__1__proj_mlp=(128, 32))
+        transformer = prepare("fp32").pipe.transformer
+        names = [name for name, _ in transformer.named_modules()]
+        original = transformer.transformer_blocks[0].attn.to_q.weight
+        prepared = prepare(f"fp32+lora:{path},scale=0.5")
+        tensors = load_file(path)
+        key = "transformer.transformer_blocks.0.attn.to_q"
+        delta = tensors[f"{key}.lora_B.weight"] @ tensors[f"{key}.lora_A.weight"]
+        np.testing.assert_allclose(
+            transformer.transformer_blocks[0].attn.to_q.weight, original + 0.5 * delta, atol=1e-6
+        )
+        assert not np.array_equal(generate(prepared), untouched())
+        assert prepared.facts()["lora_layers"] == 2
+        assert prepared.problems() == ()
+        prepared.release()
+        assert transformer.transformer_blocks[0].attn.to_q.weight is original
+        assert [name for name, _ in transformer.named_modules()] == names
+        np.testing.assert_array_equal(generate(prepare("fp32")), untouched())
+
+    def test_it_composes(self, prepare, generate, untouched, weights):
+        path = weights(transformer_blocks__0__attn__to_q=(32, 32))
+        alone = generate(prepare(f"fp32+lora:{path}"))
+        prepared = prepare(f"fp32+lora:{path}+int8wo+fuseqkv+fora")
+        assert not np.array_equal(generate(prepared), alone)
+        assert prepared.problems() == ()
+        prepared.release()
+        np.testing.assert_array_equal(generate(prepare("fp32")), untouched())
+
+    def test_a_path_with_every_special_character(self, prepare, weights):
+        path = weights("a+b,c=d e%.safetensors", transformer_blocks__0__attn__to_q=(32, 32))
+        written = str(path).replace("%", "%25").replace("+", "%2B").replace(",", "%2C").replace("=", "%3D")
+        recipe = parse(f"fp32+lora:{written}")
+        assert recipe.switch("lora").value == str(path)
+        assert parse(str(recipe)) == recipe
+
+    def test_a_file_that_does_not_match_leaves_nothing_behind(self, prepare, generate, untouched, weights, tmp_path):
+        (tmp_path / "garbage.safetensors").write_bytes(b"not a safetensors file")
+        cases = {
+            weights("unknown.safetensors", nothing=(32, 32)): "does not match this transformer",
+            weights("shape.safetensors", transformer_blocks__0__attn__to_q=(16, 16)): "size mismatch",
+            tmp_path / "garbage.safetensors": "does not match this transformer",
+            tmp_path / "absent.safetensors": "there is no file",
+        }
+        for path, reason in cases.items():
+            with pytest.raises(FluxPerfError, match=reason) as error:
+                prepare(f"fp32+lora:{path}")
+            assert len(str(error.value).splitlines()) == 1
+        np.testing.assert_array_equal(generate(prepare("fp32")), untouched())
+
+
+class TestWhole:
+    @pytest.mark.parametrize("table", [whole.FASTEST, whole.FASTEST_LOSSLESS])
+    def test_tables_hold_recipes_of_every_family(self, table):
+        assert set(table) == {"hopper", "blackwell", "ada", "ampere", "cpu"}
+        for text in table.values():
+            assert str(parse(text)) == text
+            assert parse(text).lossless == (table is whole.FASTEST_LOSSLESS)
+
+    @pytest.mark.parametrize(
+        ("capability", "family"),
+        [
+            (None, "cpu"),
+            ((8, 0), "ampere"),
+            ((8, 6), "ampere"),
+            ((8, 9), "ada"),
+            ((9, 0), "hopper"),
+            ((12, 0), "blackwell"),
+        ],
+    )
+    def test_the_family_follows_the_compute_capability(self, monkeypatch, capability, family):
+        monkeypatch.setattr(whole, "cuda_capability", lambda device: capability)
+        assert whole.family("cuda") == family
+
+    def test_the_measuring_mode_reaches_the_cache(self):
+        expanded = whole.expand(parse("fastest:computed=8"), "cpu")
+        assert expanded.token("cache").option("computed") == 8
+        assert expanded.token("compile") is not None
+
+    def test_it_runs_as_what_it_stands_for(self, prepare, generate):
+        prepared = prepare("fastest:computed=2")
+        generate(prepared)
+        assert str(prepared.recipe) == "fastest:computed=2"
+        assert prepared.facts()["recipe"] == "bf16+fbcache:0.2,computed=2+compile"
+        assert prepared.dtype == "bf16"
+        assert prepared.steps.decisions == "10001000"
+        assert prepared.problems() == ()
+
+
+def test_a_project_adds_an_optimization(pool, generate):
+    """What a conftest does: a token that scales the guidance embedding's bias."""
+
+    class Louder(Applied):
+        def __init__(self, host: Host, token: Token) -> None:
+            self.linear = host.transformer.proj_out
+            self.bias = self.linear.bias.data
+            self.factor = float(token.value)
+
+        def apply(self) -> None:
+            self.linear.bias.data = self.bias * self.factor
+
+        def undo(self) -> None:
+            self.linear.bias.data = self.bias
+
+        def facts(self):
+            return {"louder": self.factor}
+
+    from pytest_fluxperf.recipe import Field, number
+
+    def needs(token: Token, recipe: Recipe, device: str) -> str | None:
+        return "needs fp32" if recipe.dtype != "fp32" else None
+
+    spec = TokenSpec("louder", "switch", "a project's own", value=Field("factor", number(), "by how much", 2.0))
+    base.register(Optimization(spec, Stage.WEIGHTS, Louder, needs))
+    try:
+        plain = pool.acquire(parse("fp32"), steps=STEPS)
+        before = generate(plain)
+        prepared = pool.acquire(parse("fp32+louder:3"), steps=STEPS)
+        assert not np.array_equal(generate(prepared), before)
+        assert prepared.facts()["louder"] == 3.0
+        prepared.release()
+        plain = pool.acquire(parse("fp32"), steps=STEPS)
+        np.testing.assert_array_equal(generate(plain), before)
+        plain.release()
+        with pytest.raises(Unavailable, match="louder needs fp32"):
+            pool.acquire(parse("bf16+louder"), steps=STEPS)
+    finally:
+        base.unregister("louder")
