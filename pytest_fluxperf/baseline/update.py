@@ -82,7 +82,7 @@ def record(
         gpu_uuid=gpu_uuid,
         samples=tuple(samples),
         peak_memory_mib=measurement.peak_memory_mib,
-        facts=measurement.facts,
+        facts={"graph_breaks": measurement.graph_breaks, **measurement.facts},
     )
 
 

@@ -29,7 +29,8 @@ LEAST_CHANGE = 0.005
 
 MOST_PACKAGES = 5
 
-_NOT_CAUSES = frozenset({"recipe", "model", "device"})
+_NOT_CAUSES = frozenset({"recipe", "model", "device", "graph_breaks"})
+"""Facts that are part of the key, or judged by themselves."""
 _BUSY_ENOUGH = 0.90
 
 

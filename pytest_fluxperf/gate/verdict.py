@@ -52,7 +52,7 @@ def judge(
     ``quality`` compares its pictures with the reference recipe's, ``drift`` the reference recipe's with the
     baseline's stored ones. The verdict is that of the worst finding. Depends on nothing but its arguments.
     """
-    if problem := _broken(measurement, quality, workload):
+    if problem := _broken(measurement, quality, drift, workload):
         suspect = None if baseline is None else packages_that_differ(baseline, environment)
         return Judgement(
             verdict="broken",
@@ -100,6 +100,7 @@ def judge(
         findings=tuple(found),
         warnings=tuple(_warnings(found, scores, baseline, policy, hardware)),
         attribution=reasons,
+        gated=any(finding.tolerance is not None for finding in found),
     )
 
 
@@ -118,7 +119,7 @@ def another_round(judgement: Judgement, policy: Policy, rounds: int) -> bool:
     return "inconclusive" in verdicts and rounds < MOST_ROUNDS
 
 
-def _broken(measurement: Measurement, quality: Quality | None, workload: Workload) -> str | None:
+def _broken(measurement: Measurement, quality: Quality | None, drift: Quality | None, workload: Workload) -> str | None:
     """Why nothing about this measurement may be believed, or None."""
     if measurement.problems:
         return _first(measurement.problems)
@@ -134,7 +135,7 @@ def _broken(measurement: Measurement, quality: Quality | None, workload: Workloa
             value = getattr(generation, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 return f"{name} of prompt {i % prompts + 1} is {value}"
-    return judged.broken_scores(quality, prompts)
+    return judged.broken_scores(quality, prompts) or judged.broken_scores(drift, prompts)
 
 
 def _not_comparable(
@@ -193,6 +194,8 @@ def _warnings(
     for finding in found:
         if finding.metric == "drift" and finding.now is not None and finding.now < 1 - policy.max_ssim_loss:
             warnings.append(finding.message)
+    if policy.mode == "relative" and baseline.recipe is None:
+        warnings.append("its latency is reported and not judged: on a CPU only a speed-up over a reference recipe is")
     for metric in judged.unguarded_metrics(quality, baseline):
         warnings.append(f"{metric} has no baseline, so nothing guards it; record it with --fluxperf-update=all")
     if baseline.hardware.host_cpu != hardware.host_cpu:

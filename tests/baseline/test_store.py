@@ -64,6 +64,8 @@ def test_parametrized_names_are_readable() -> None:
 nodeids = st.text(min_size=1, max_size=60) | st.sampled_from(
     [
         "a.py::t[A]", "a.py::t[a]", "A.py::t[a]", "a.py::t[a/b]", "a.py::t[a:b]", "a.py::t[a b]", "a.py::t[a_b]",
+        "a.py::_t", "a.py::t_", "a.py::t", "_a.py::t", "a.py::" + "t" * 80, "a.py::" + "t" * 81,
+        "a.py::" + "t" * 82, "a" * 81 + ".py::t", "a" * 82 + ".py::t",
         "a.py::t_a_b", "a/b.py::t", "a_b.py::t", "a.txt::t", "a::t", "../a.py::t", "/etc/a.py::t", "a.py::T::t",
         "a.py::t[😀]", "a.py::t[" + "x" * 10_000 + "]", "a.py::t[" + "x" * 10_001 + "]", "a.py::..", "::", "a.py::",
     ]
@@ -501,6 +503,12 @@ def test_two_processes_that_append_to_one_test_lose_nothing(tmp_path: Path) -> N
 )
 def test_what_may_not_become_a_baseline_has_no_run(measured: Measurement) -> None:
     assert record(measured, None, session="s", environment=make.ENVIRONMENT, time_utc="") is None
+
+
+def test_graph_breaks_are_kept() -> None:
+    run = record(make.measurement(graph_breaks=2), None, session="s", environment=make.ENVIRONMENT, time_utc="")
+    assert run is not None
+    assert run.facts["graph_breaks"] == 2
 
 
 def test_a_body_without_reference_keeps_its_own_pictures() -> None:

@@ -281,6 +281,10 @@ def test_a_score_that_is_no_number_is_broken(value: float) -> None:
     assert "SSIM of prompt 1 is" in judgement.message
 
 
+def test_a_drift_that_is_no_number_is_broken() -> None:
+    assert verdict_of(drift=make.quality(reference="baseline", ssim=math.nan)).verdict == "broken"
+
+
 def test_missing_scores_are_broken() -> None:
     assert verdict_of(scores=make.quality(7)).verdict == "broken"
 
@@ -429,6 +433,24 @@ def test_the_reference_itself_is_reported_only() -> None:
     )
     assert judgement.verdict == "passed"
     assert "speed-up" not in {f.metric for f in judgement.findings}
+
+
+def test_a_body_of_ones_own_on_a_cpu_says_what_is_not_judged() -> None:
+    stored = msgspec.structs.replace(relative_baseline(), recipe=None, reference="baseline")
+    common: dict[str, Any] = {"stored": stored, "policy": RELATIVE, "hardware": make.CPU, "recipe": None}
+    judgement = verdict_of(make.measurement(), reference="baseline", **common)
+    assert any("reported and not judged" in warning for warning in judgement.warnings)
+    assert judgement.gated
+
+
+def test_a_test_of_which_nothing_was_judged_is_not_gated() -> None:
+    bare = make.quality(ssim=None, psnr_db=None, ms_ssim=None, flip=None, lpips=None)
+    unseen = tuple(msgspec.structs.replace(g, decisions=None) for g in make.measurement().generations)
+    measured = make.measurement(generations=unseen)
+    stored = make.baseline(make.run(measured, bare), recipe=None, reference="baseline", hardware=make.CPU)
+    judgement = verdict_of(measured, None, stored, RELATIVE, hardware=make.CPU, recipe=None, reference="baseline")
+    assert judgement.verdict == "passed"
+    assert not judgement.gated
 
 
 def test_a_speed_up_without_the_references_time_is_inconclusive() -> None:
