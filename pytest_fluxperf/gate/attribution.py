@@ -28,6 +28,7 @@ LEAST_CHANGE = 0.005
 """Below this relative change of the latency its parts are noise."""
 
 MOST_PACKAGES = 5
+LONGEST_FACT = 60
 
 _NOT_CAUSES = frozenset({"recipe", "model", "device", "graph_breaks"})
 """Facts that are part of the key, or judged by themselves."""
@@ -43,10 +44,13 @@ def attribute(
     of the machine, and the packages that differ. In ``relative`` mode the baseline's seconds are scaled by how
     much faster this machine runs the reference recipe.
     """
-    facts = sorted(_facts(measurement, baseline), key=lambda clause: "inductor" in clause)
+    facts = list(_facts(measurement, baseline))
+    # A compile cache that was cold is a circumstance more often than a cause.
+    causes = [clause for clause in facts if not clause.startswith("inductor")]
+    circumstances = [clause for clause in facts if clause.startswith("inductor")]
     phases = [clause for _, clause in sorted(_phases(measurement, baseline, relative), reverse=True)]
-    state = list(_machine(measurement))
-    return tuple(facts + phases + state + list(_packages(baseline, environment)))
+    machine = [*_machine(measurement), *circumstances]
+    return (*causes, *phases, *machine, *_packages(baseline, environment))
 
 
 def packages_that_differ(baseline: Baseline, environment: Environment) -> str | None:
@@ -78,8 +82,9 @@ def _shown(value: Any) -> str:
     if value is None:
         return "absent"
     if isinstance(value, list | tuple):
-        return "+".join(map(str, value)) or "none"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+        value = "+".join(map(str, value)) or "none"
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= LONGEST_FACT else text[: LONGEST_FACT - 1] + "…"
 
 
 def _phases(measurement: Measurement, baseline: Baseline, relative: bool) -> Iterator[tuple[float, str]]:

@@ -505,6 +505,19 @@ def test_the_first_suspects_are_in_the_message() -> None:
     assert "; attention cudnn → math; torch 2.11.0 → 2.12.0" in judgement.message
 
 
+def test_circumstances_come_after_phases_and_long_facts_are_cut() -> None:
+    old = {"inductor_cache_hits": 3, "coefficients": [0.5] * 40, "device": "cuda:0", "graph_breaks": 1}
+    new = {"inductor_cache_hits": 0, "coefficients": [0.6] * 40, "device": "cuda:1", "graph_breaks": 0}
+    stored = make.baseline(make.run(make.measurement(facts=old)))
+    judgement = verdict_of(slower(0.2, facts=new), stored=stored)
+    first, second, *rest = judgement.attribution
+    assert first.startswith("coefficients 0.5+0.5")
+    assert len(first) < 150
+    assert second.startswith("denoising")
+    assert "inductor cache hits 3 → 0" in rest
+    assert not any("cuda" in clause or "graph breaks" in clause for clause in judgement.attribution)
+
+
 def test_more_computed_steps_are_told_from_dearer_ones() -> None:
     step = 0.08
 
