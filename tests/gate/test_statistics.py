@@ -270,6 +270,20 @@ def test_pooled_tail_warns_of_many_new_outliers_only() -> None:
     assert (many.count, many.samples, many.baseline_samples) == (12, 240, 720)
 
 
+def test_a_tail_that_a_stored_run_had_too_is_no_news() -> None:
+    pairs = []
+    for i in range(10):
+        runs, now = np.tile(CENTRES, (3, 1)), CENTRES.copy()
+        if i < 6:
+            runs[1, 0] += 0.3
+        if i < 9:
+            now[1] += 0.3
+        pairs.append((now, runs))
+    found = pooled_tail(pairs)
+    assert found is not None
+    assert (found.count, found.baseline_count, found.probability < 0.01, found.warn) == (9, 6, True, False)
+
+
 def test_pooled_tail_needs_two_runs() -> None:
     assert pooled_tail([(CENTRES, CENTRES[None, :])]) is None
     assert pooled_tail([]) is None
