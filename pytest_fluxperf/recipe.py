@@ -70,10 +70,15 @@ class TokenSpec:
 
     @property
     def usage(self) -> str:
-        """The token's spelling for people: ``fora:[start=INT],interval=INT``."""
-        fields = [] if self.value is None else [self.value.name.upper()]
-        fields += [f"{field.name}={_placeholder(field)}" for field in self.options]
-        return self.name + (":" + ",".join(fields) if fields else "")
+        """The token's spelling for people, what may be left out in brackets: ``teacache:T[,computed=...]``."""
+        required: list[str] = []
+        optional: list[str] = []
+        if self.value is not None:
+            (required if self.value.required else optional).append(_placeholder(self.value, self.value.name))
+        for field in self.options:
+            (required if field.required else optional).append(f"{field.name}={_placeholder(field, '...')}")
+        text = self.name + (":" + ",".join(required) if required else "")
+        return text + (f"[{',' if required else ':'}{','.join(optional)}]" if optional else "")
 
 
 @dataclass(frozen=True)
@@ -264,8 +269,8 @@ def _suggestion(name: str, known: Mapping[str, Any]) -> str:
     return f"there are {', '.join(known)}" if known else "it has none"
 
 
-def _placeholder(field: Field) -> str:
-    return "..." if field.default is None else _spell(field.default)
+def _placeholder(field: Field, otherwise: str) -> str:
+    return otherwise if field.default is None else _spell(field.default)
 
 
 def _spell(value: Value) -> str:

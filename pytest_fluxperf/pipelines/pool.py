@@ -50,6 +50,12 @@ class _Base:
     layers: list[_Layer] = field(default_factory=list)
     owner: Prepared | None = None
 
+    def tensors(self) -> list[Any]:
+        """Weights of all components, and what is kept to undo."""
+        modules = [component for component in self.pipe.components.values() if hasattr(component, "parameters")]
+        weights = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+        return [*weights, *(tensor for layer in self.layers for tensor in layer.applied.kept())]
+
     def undo_to(self, kept: int) -> None:
         """Undo all layers but the first ``kept``, the last first; goes on after a failure and raises it then."""
         failure: BaseException | None = None
@@ -65,7 +71,8 @@ class _Base:
 class Prepared:
     """A pipeline under a recipe. It is valid until it is released or its base is acquired for another recipe."""
 
-    def __init__(self, base: _Base, host: Host, recipe: Recipe, expanded: Recipe) -> None:
+    def __init__(self, pool: Pool, base: _Base, host: Host, recipe: Recipe, expanded: Recipe) -> None:
+        self._pool = pool
         self._base = base
         self._host = host
         self._expanded = expanded
@@ -117,6 +124,14 @@ class Prepared:
             found.append(f"no attention back end was asked for, but {', '.join(seen)} is set")
         return tuple(found)
 
+    def spare_memory_mib(self) -> float:
+        """Device memory that the pool holds beside this pipeline, in MiB: its other bases, and originals kept to undo.
+
+        A serving process would not hold it; subtract it from a peak of the whole process.
+        """
+        self._require_valid()
+        return self._pool.memory_beside_mib(self._base)
+
     def release(self) -> None:
         """Undo everything; the base is then bit for bit what was loaded. Doing it again does nothing."""
         if self._base.owner is self:
@@ -142,12 +157,31 @@ class Pool:
         What the previous recipe on that base applied is undone, but for the layers at the bottom that both share
         (quantized weights, compiled blocks), if it was not released. Replicas are bases of their own.
 
+        When the device's memory does not suffice, bases that are not in use are dropped and it is tried once more.
+
         Raises :class:`Unavailable` when this environment cannot run the recipe, and :class:`FluxPerfError` when
-        the model cannot be loaded or the recipe does not fit the number of steps; nothing stays applied then.
+        the model cannot be loaded, the recipe does not fit the number of steps, or memory does not suffice;
+        nothing stays applied then.
         """
         reason = unavailable(recipe, self.device)
         if reason:
             raise Unavailable(f"recipe {recipe}: {reason}")
+        try:
+            return self._prepare(recipe, steps, replica)
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+        self._drop_idle_bases()
+        try:
+            return self._prepare(recipe, steps, replica)
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            reason = " ".join(str(error).split()[:40])
+        self._drop_idle_bases()
+        raise FluxPerfError(f"recipe {recipe}: the device's memory does not suffice ({reason})")
+
+    def _prepare(self, recipe: Recipe, steps: int, replica: int) -> Prepared:
         expanded = expand(recipe, self.device)
         wanted = optimizations(expanded)
         base = self._base(expanded.dtype, replica)
@@ -166,7 +200,7 @@ class Pool:
         except BaseException:
             base.undo_to(0)
             raise
-        base.owner = Prepared(base, host, recipe, expanded)
+        base.owner = Prepared(self, base, host, recipe, expanded)
         base.owner.begin()
         return base.owner
 
@@ -178,6 +212,16 @@ class Pool:
         self._bases.clear()
         loading.free(self.device)
 
+    def memory_beside_mib(self, base: _Base) -> float:
+        """Device memory of what the pool holds beside ``base`` as it runs, in MiB."""
+        others = [tensor for other in self._bases.values() if other is not base for tensor in other.tensors()]
+        kept = [tensor for layer in base.layers for tensor in layer.applied.kept()]
+        return float(sum(tensor.numel() * tensor.element_size() for tensor in [*others, *kept])) / 2**20
+
+    def _drop_idle_bases(self) -> None:
+        self._bases = {key: base for key, base in self._bases.items() if base.owner is not None}
+        loading.free(self.device)
+
     def _base(self, dtype: str, replica: int) -> _Base:
         key = (dtype, replica)
         if key not in self._bases:
@@ -186,6 +230,11 @@ class Pool:
             steps.attach(pipe.transformer)
             self._bases[key] = _Base(pipe, steps)
         return self._bases[key]
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether it is torch's OutOfMemoryError (by name: torch is not imported here)."""
+    return type(error).__name__ == "OutOfMemoryError"
 
 
 def _key(token: Token, optimization: Optimization, steps: int) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from reference_caches import ForaReference, TeaCacheReference
-from tinyflux import STEPS
+from tinyflux import PROMPTS, STEPS
 
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.pipelines.models import FLUX_DEV_TEACACHE_COEFFICIENTS
@@ -122,6 +122,20 @@ def test_the_transformer_is_the_same_object_in_the_same_order_afterwards(prepare
     native = prepare("fp32+fbcache:0.5")
     generate(native)
     assert native.steps.decisions == "10000010"
+
+
+@pytest.mark.parametrize(
+    "cache", ["fbcache:0.5", "teacache:0.4", "fora", "fbcache:9,computed=3", "teacache:9,computed=3"]
+)
+def test_true_guidance_keeps_its_two_calls_apart(prepare, generate, cache):
+    """Guidance 1 + tiny ε by two calls with the same prompt is the same picture as without: no state is mixed."""
+    single = prepare(f"fp32+{cache}")
+    expected = generate(single)
+    decisions = single.steps.decisions
+    double = prepare(f"fp32+{cache}")
+    pixels = generate(double, negative_prompt=PROMPTS[0], true_cfg_scale=1.5)
+    assert double.steps.decisions == "".join(2 * decision for decision in decisions)
+    np.testing.assert_allclose(pixels, expected, atol=1e-5)
 
 
 def test_the_adapter_for_para_attn_still_fits():

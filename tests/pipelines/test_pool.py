@@ -181,6 +181,69 @@ def test_a_recipe_that_fails_to_apply_leaves_nothing_behind(pool, generate, unto
     prepared.release()
 
 
+class TestMemory:
+    def test_originals_and_other_bases_are_spare(self, info):
+        pool = Pool(info, "cpu")
+        alone = pool.acquire(parse("fp32"), steps=8)
+        assert alone.spare_memory_mib() == 0
+        quantized = pool.acquire(parse("fp32+int8wo"), steps=8)
+        linears = sum(
+            linear.weight.numel() * 4
+            for name, linear in quantized.pipe.transformer.named_modules()
+            if "blocks." in name and type(linear).__name__ == "Linear"
+        )
+        assert quantized.spare_memory_mib() == pytest.approx(linears / 2**20)
+        other = pool.acquire(parse("bf16"), steps=8)
+        whole_base = sum(
+            tensor.numel() * 4
+            for component in (
+                alone.pipe.transformer,
+                alone.pipe.vae,
+                alone.pipe.text_encoder,
+                alone.pipe.text_encoder_2,
+            )
+            for tensor in (*component.parameters(), *component.buffers())
+        )
+        quantized.release()
+        assert other.spare_memory_mib() == pytest.approx(whole_base / 2**20, rel=0.01)
+        pool.close()
+
+    def _fails(self, monkeypatch, times):
+        """The first loads of a bf16 base run out of memory."""
+        import torch
+
+        from pytest_fluxperf.pipelines import loading
+
+        load, left = loading.load, [times]
+
+        def scarce(info, dtype, device):
+            if dtype == "bf16" and left[0]:
+                left[0] -= 1
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 24.00 GiB.")
+            return load(info, dtype, device)
+
+        monkeypatch.setattr(loading, "load", scarce)
+
+    def test_idle_bases_make_room(self, info, monkeypatch):
+        self._fails(monkeypatch, 1)
+        pool = Pool(info, "cpu")
+        pool.acquire(parse("fp32"), steps=8).release()
+        used = pool.acquire(parse("fp32"), steps=8, replica=1)
+        prepared = pool.acquire(parse("bf16"), steps=8)
+        assert set(pool._bases) == {("fp32", 1), ("bf16", 0)}
+        used.begin()
+        prepared.begin()
+        pool.close()
+
+    def test_too_little_memory_is_one_line_and_the_next_recipe_runs(self, info, monkeypatch, generate):
+        self._fails(monkeypatch, 2)
+        pool = Pool(info, "cpu")
+        with pytest.raises(FluxPerfError, match=r"recipe bf16: the device's memory does not suffice \(CUDA out of"):
+            pool.acquire(parse("bf16"), steps=8)
+        generate(pool.acquire(parse("fp32"), steps=8))
+        pool.close()
+
+
 class TestProblems:
     @pytest.mark.parametrize("recipe", ["fbcache:0.1", "teacache:0.4", "fora", "magcache", "taylorseer:lite"])
     def test_cache_disabled_behind_our_back(self, prepare, generate, recipe):

@@ -65,6 +65,20 @@ def test_refused_with_the_reason(text, reason):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "usage"),
+    [
+        ("bf16", "bf16"),
+        ("teacache", "teacache:T[,computed=...]"),
+        ("compile", "compile[:blocks]"),
+        ("fora", "fora[:start=2,interval=2,computed=...]"),
+        ("lora", "lora:PATH[,scale=1]"),
+    ],
+)
+def test_usage(name, usage):
+    assert next(spec.usage for spec in specs() if spec.name == name) == usage
+
+
 def test_what_a_recipe_says_of_itself():
     recipe = parse("fp16+fbcache:0.3,computed=8+compile")
     assert recipe.dtype == "fp16"

@@ -74,6 +74,10 @@ class Applied:
     def begin(self) -> None:
         """Forget the previous generation; called before every one."""
 
+    def kept(self) -> Iterable[Any]:
+        """Tensors kept for :meth:`undo` alone, which no user of the optimization would hold."""
+        return ()
+
     def facts(self) -> dict[str, Any]:
         """What is really active, JSON-able."""
         return {}

@@ -8,6 +8,8 @@ absolute difference), the residual of the other blocks is reused.
 # (overriding methods inherit their documentation, and callbacks take what the protocol hands them)
 from __future__ import annotations
 
+from typing import Any
+
 from pytest_fluxperf.pipelines.optimizations.base import (
     Applied,
     Forwards,
@@ -27,6 +29,7 @@ class DiffusersFirstBlockCache(StepCache):
     def __init__(self, host: Host, token: Token) -> None:
         super().__init__(host, token)
         self._forwards = Forwards(host.blocks())
+        self._steps: dict[str, int] = {}
 
     def apply(self) -> None:
         from diffusers import FirstBlockCacheConfig
@@ -35,10 +38,17 @@ class DiffusersFirstBlockCache(StepCache):
         self.host.transformer.enable_cache(FirstBlockCacheConfig(threshold=float(self.token.value or 0.0)))
         hook = self.host.blocks()[0]._diffusers_hook.get_hook(_FBC_LEADER_BLOCK_HOOK)
         decide = hook._should_compute_remaining_blocks
-        hook._should_compute_remaining_blocks = lambda residual: self.decided(bool(decide(residual)))
+
+        def should_compute(residual: Any) -> bool:
+            context = hook.state_manager.context.name
+            index = self._steps[context] = self._steps.get(context, -1) + 1
+            return self.decided(bool(decide(residual)), index)
+
+        hook._should_compute_remaining_blocks = should_compute
 
     def begin(self) -> None:
         super().begin()
+        self._steps.clear()
         self.host.transformer._reset_stateful_cache()
 
     def undo(self) -> None:

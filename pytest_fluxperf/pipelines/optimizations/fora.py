@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from pytest_fluxperf.pipelines.optimizations.base import Host, Optimization, Stage, register
-from pytest_fluxperf.pipelines.optimizations.stepcache import COMPUTED, HookedCache, needs_eager_transformer
+from pytest_fluxperf.pipelines.optimizations.stepcache import COMPUTED, CacheState, HookedCache, needs_eager_transformer
 from pytest_fluxperf.recipe import Field, Token, TokenSpec, integer
 
 
@@ -23,8 +23,8 @@ class Fora(HookedCache):
         self.interval = int(token.option("interval") or 1)
         super().__init__(host, token)
 
-    def should_compute(self, block: Any, hidden: Any, temb: Any) -> bool:
-        index = self.host.steps.index % self.host.num_steps
+    def should_compute(self, state: CacheState, block: Any, hidden: Any, temb: Any) -> bool:
+        index = state.index % self.host.num_steps
         return index < self.start or (index - self.start) % self.interval == 0
 
     def keep(self, entry: Any, output: Any) -> Any:

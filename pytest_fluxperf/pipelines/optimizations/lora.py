@@ -76,6 +76,9 @@ class FusedLora(Applied):
         self._originals.clear()
         self._isolated.restore()
 
+    def kept(self) -> list[Any]:
+        return [weight for _, weight in self._originals]
+
     def facts(self) -> dict[str, Any]:
         return {"lora": str(self._path), "lora_scale": self._scale, "lora_layers": len(self._originals)}
 

@@ -64,6 +64,9 @@ class Quantized(Applied):
         self._weights.clear()
         self._linears.clear()
 
+    def kept(self) -> list[Any]:
+        return list(self._weights.values())
+
     def _active(self) -> int:
         import torch
 

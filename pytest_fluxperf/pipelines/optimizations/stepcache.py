@@ -57,11 +57,15 @@ class StepCache(Applied):
         if self.computed is not None and self.computed > host.num_steps:
             raise FluxPerfError(f"{token}: computed={self.computed}, but the run has only {host.num_steps} steps")
 
-    def decided(self, compute: bool) -> bool:
-        """Note the decision for the current step; returns the one to follow (the schedule's, if there is one)."""
+    def decided(self, compute: bool, index: int | None = None) -> bool:
+        """Note the decision for the current step; returns the one to follow (the schedule's, if there is one).
+
+        ``index`` is the step's, for caches that keep the two calls of true classifier-free guidance apart.
+        """
         self.consulted += 1
         if self.computed is not None:
-            compute = in_schedule(self.host.steps.index % self.host.num_steps, self.computed, self.host.num_steps)
+            steps = self.host.num_steps
+            compute = in_schedule((self.host.steps.index if index is None else index) % steps, self.computed, steps)
         self.host.steps.record(compute)
         return compute
 
@@ -89,8 +93,25 @@ class StepCache(Applied):
         return ()
 
 
+class CacheState:
+    """What a hooked cache remembers of one generation, for one context (conditional or unconditional calls)."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.index = -1
+        """Step of the current call, from 0."""
+        self.compute = True
+        self.entry: Any = None
+        self.stored: Any = None
+        self.signal: Any = None
+        self.change = 0.0
+
+
 class HookedCache(StepCache):
-    """A step cache that skips all blocks, or all but the first, as three kinds of hooks on the blocks.
+    """A step cache that skips all blocks, as three kinds of hooks on the blocks: first, middle, last.
 
     Subclasses implement :meth:`should_compute`, which sees the first block's inputs before it runs, and
     :meth:`keep` / :meth:`answer`: what is stored after a computed step, and what the blocks' output is instead.
@@ -102,21 +123,21 @@ class HookedCache(StepCache):
 
     def __init__(self, host: Host, token: Token) -> None:
         super().__init__(host, token)
-        self._compute = True
-        self._entry: Any = None
-        self._stored: Any = None
+        self._states: Any = None
         self._forwards = Forwards(host.blocks())
-        self.reset()
 
     def apply(self) -> None:
+        from diffusers.hooks.hooks import StateManager
+
+        self._states = StateManager(CacheState)
         blocks = self.host.blocks()
-        hooks = [_hook(self._middle) for _ in blocks]
-        hooks[0], hooks[-1] = _hook(self._head), _hook(self._tail)
-        for registry, hook in zip(self._registries(), hooks, strict=True):
-            registry.register_hook(hook, self._NAME)
+        calls = [self._middle for _ in blocks]
+        calls[0], calls[-1] = self._head, self._tail
+        for registry, call in zip(self._registries(), calls, strict=True):
+            registry.register_hook(_hook(call, self._states), self._NAME)
         self._invalidate()
 
-    def should_compute(self, block: Any, hidden: Any, temb: Any) -> bool:
+    def should_compute(self, state: CacheState, block: Any, hidden: Any, temb: Any) -> bool:
         """The cache's own decision, before the first block runs on ``hidden`` (batch, tokens, width)."""
         raise NotImplementedError
 
@@ -128,20 +149,16 @@ class HookedCache(StepCache):
         """The blocks' output in a reused step."""
         raise NotImplementedError
 
-    def reset(self) -> None:
-        """Forget the previous generation."""
-        self._compute, self._entry, self._stored = True, None, None
-
     def begin(self) -> None:
         super().begin()
-        self.reset()
+        self._states.reset()
 
     def undo(self) -> None:
         for registry in self._registries():
             registry.remove_hook(self._NAME, recurse=False)
         self._forwards.restore()
         self._invalidate()
-        self.reset()
+        self._states = None
 
     def _registries(self) -> list[Any]:
         from diffusers.hooks.hooks import HookRegistry
@@ -155,35 +172,50 @@ class HookedCache(StepCache):
         HookRegistry.check_if_exists_or_initialize(self.host.transformer).invalidate_child_registries_cache()
 
     def _head(self, block: Any, original: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
-        hidden = kwargs["hidden_states"]
-        compute = self.should_compute(block, hidden, kwargs["temb"])
-        self._compute = self.decided(compute) or self._stored is None
-        if not self._compute:
-            return kwargs["encoder_hidden_states"], self.answer(hidden, self._stored)
-        self._entry = hidden
+        hidden, state = kwargs["hidden_states"], self._states.get_state()
+        state.index += 1
+        compute = self.should_compute(state, block, hidden, kwargs["temb"])
+        state.compute = self.decided(compute, state.index)
+        if not state.compute:
+            return kwargs["encoder_hidden_states"], self.answer(hidden, state.stored)
+        state.entry = hidden
         return original(**kwargs)
 
     def _middle(self, block: Any, original: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
-        if self._compute:
+        if self._states.get_state().compute:
             return original(**kwargs)
         return kwargs["encoder_hidden_states"], kwargs["hidden_states"]
 
     def _tail(self, block: Any, original: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
         output = self._middle(block, original, kwargs)
-        if self._compute:
-            self._stored = self.keep(self._entry, output[1])
-            self._entry = None
+        state = self._states.get_state()
+        if state.compute:
+            state.stored = self.keep(state.entry, output[1])
+            state.entry = None
         return output
 
 
-def _hook(call: Callable[[Any, Callable[..., Any], dict[str, Any]], Any]) -> Any:
-    """A diffusers hook that hands a block's call, all by keyword, to ``call(block, original forward, kwargs)``."""
+def _hook(call: Callable[[Any, Callable[..., Any], dict[str, Any]], Any], states: Any) -> Any:
+    """A diffusers hook that hands a block's call, all by keyword, to ``call(block, original forward, kwargs)``.
+
+    ``states`` is an attribute of the hook because diffusers looks there to set the cache context.
+    """
     from diffusers.hooks.hooks import ModelHook
 
     class Hook(ModelHook):  # type: ignore[misc]
+        _is_stateful = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.states = states
+
         def new_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
             kwargs.update(zip(_BLOCK_ARGUMENTS, args, strict=False))
             return call(module, self.fn_ref.original_forward, kwargs)
+
+        def reset_state(self, module: Any) -> Any:
+            self.states.reset()
+            return module
 
     return Hook()
 

@@ -51,6 +51,9 @@ class ChannelsLast(Applied):
             parameter.data = data
         self._before.clear()
 
+    def kept(self) -> list[Any]:
+        return [data for parameter, data in self._before if parameter.data_ptr() != data.data_ptr()]
+
     def _weights(self) -> list[Any]:
         return [parameter for parameter in self._vae.parameters() if parameter.dim() == 4]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pytest_fluxperf.pipelines.models import FLUX_DEV_TEACACHE_COEFFICIENTS
 from pytest_fluxperf.pipelines.optimizations.base import Host, Optimization, Stage, register
-from pytest_fluxperf.pipelines.optimizations.stepcache import COMPUTED, HookedCache, needs_eager_transformer
+from pytest_fluxperf.pipelines.optimizations.stepcache import COMPUTED, CacheState, HookedCache, needs_eager_transformer
 from pytest_fluxperf.recipe import Field, Token, TokenSpec, number
 
 
@@ -46,21 +46,15 @@ class TeaCache(HookedCache):
         self.fitted = fitted is not None
         super().__init__(host, token)
 
-    def reset(self) -> None:
-        super().reset()
-        self._previous: Any = None
-        self._sum = 0.0
-
-    def should_compute(self, block: Any, hidden: Any, temb: Any) -> bool:
-        now, before = signal(block, hidden, temb), self._previous
-        self._previous = now
-        if before is None or self.host.steps.index % self.host.num_steps in (0, self.host.num_steps - 1):
-            self._sum = 0.0
+    def should_compute(self, state: CacheState, block: Any, hidden: Any, temb: Any) -> bool:
+        before, state.signal = state.signal, signal(block, hidden, temb)
+        if state.index % self.host.num_steps in (0, self.host.num_steps - 1):
+            state.change = 0.0
             return True
-        self._sum += polynomial(self.coefficients, relative_l1(now, before))
-        if self._sum < self.threshold:
+        state.change += polynomial(self.coefficients, relative_l1(state.signal, before))
+        if state.change < self.threshold:
             return False
-        self._sum = 0.0
+        state.change = 0.0
         return True
 
     def keep(self, entry: Any, output: Any) -> Any:
