@@ -284,6 +284,14 @@ def test_a_tail_that_a_stored_run_had_too_is_no_news() -> None:
     assert (found.count, found.baseline_count, found.probability < 0.01, found.warn) == (9, 6, True, False)
 
 
+def test_a_tail_of_few_samples_is_no_proof() -> None:
+    now = CENTRES.copy()
+    now[:3] += 0.3
+    found = pooled_tail([(now, np.tile(CENTRES, (2, 1)))])
+    assert found is not None
+    assert (found.count, found.probability > 0.01, found.warn) == (3, True, False)
+
+
 def test_pooled_tail_needs_two_runs() -> None:
     assert pooled_tail([(CENTRES, CENTRES[None, :])]) is None
     assert pooled_tail([]) is None

@@ -123,6 +123,8 @@ def test_runs_of_one_session_count_once() -> None:
     runs = [make.run(make.measurement(make.latencies(seed=100 + r)), session="same") for r in range(3)]
     judgement = verdict_of(stored=make.baseline(*runs))
     assert "against 1 session" in finding(judgement, "latency").message
+    slow = verdict_of(slower(0.03), stored=make.baseline(*runs), policy=Policy.of(m=5))
+    assert slow.verdict == "inconclusive", "three sessions would have convicted"
 
 
 def test_a_wider_tolerance_is_obeyed() -> None:
