@@ -287,7 +287,8 @@ def test_a_tail_that_a_stored_run_had_too_is_no_news() -> None:
 def test_a_tail_of_few_samples_is_no_proof() -> None:
     now = CENTRES.copy()
     now[:3] += 0.3
-    found = pooled_tail([(now, np.tile(CENTRES, (2, 1)))])
+    twice = np.tile(CENTRES, (2, 1))
+    found = pooled_tail([(now, twice), (CENTRES, twice)])
     assert found is not None
     assert (found.count, found.probability > 0.01, found.warn) == (3, True, False)
 
