@@ -68,6 +68,14 @@ def test_two_recorded_sessions_are_judged_by_the_same_rule() -> None:
     assert "torch 2.11.0 → 2.12" in compared.results[1].judgement.message
 
 
+def test_bonferroni_counts_the_tests_that_can_be_compared() -> None:
+    one = compare_documents(document(result("a")), document(result("a", 9, 0.028)), Policy.of(m=99))
+    assert verdicts(one) == {"a": "regressed"}
+    base, rest = document(*map(result, "abcd")), [result(t, 9) for t in "bcd"]
+    four = compare_documents(base, document(result("a", 9, 0.028), *rest), Policy.of())
+    assert verdicts(four)["a"] == "inconclusive"
+
+
 def test_the_order_of_tests_does_not_matter() -> None:
     base = [result(t, seed) for seed, t in enumerate("abc")]
     new = [result(t, 20 + seed, 0.03 * seed) for seed, t in enumerate("abc")]

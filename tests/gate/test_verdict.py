@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import msgspec
@@ -470,8 +471,8 @@ def test_relative_attribution_compares_shares_not_machines() -> None:
     judgement = verdict_of(
         relative_now(machine=4.0, slowdown=0.30), stored=relative_baseline(), policy=RELATIVE, hardware=OTHER_CPU
     )
-    assert any(clause.startswith("denoising") for clause in judgement.attribution)
-    assert not any("text encoding" in clause for clause in judgement.attribution)
+    # Thirty percent dearer, not the 420 % that the slower machine adds.
+    assert re.match(r"denoising, 14 computed steps as before \(\+[23]\d\.\d% each\)", judgement.attribution[0])
 
 
 def test_a_suspect_speed_up_is_measured_again() -> None:
