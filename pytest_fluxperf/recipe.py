@@ -220,6 +220,7 @@ def _combine(tokens: list[Token]) -> Recipe:
 
 def _read_token(text: str, known: Mapping[str, TokenSpec]) -> Token:
     name, colon, rest = text.partition(":")
+    name = name.strip()
     if name not in known:
         what = f"unknown token {name!r}" if name else "an empty token"
         raise ValueError(f"{what}; {_suggestion(name, known)}")
@@ -230,6 +231,7 @@ def _read_token(text: str, known: Mapping[str, TokenSpec]) -> Token:
         fields = {field.name: field for field in spec.options}
         for position, part in enumerate(rest.split(",")):
             key, equals, written = part.partition("=")
+            key = key.strip()
             if equals:
                 if key not in fields:
                     raise ValueError(f"{name!r} has no option {key!r}; {_suggestion(key, fields)}")

@@ -311,3 +311,11 @@ def test_a_project_adds_an_optimization(pool, generate):
             pool.acquire(parse("bf16+louder"), steps=STEPS)
     finally:
         base.unregister("louder")
+
+
+def test_tuning_options_are_inductor_settings():
+    import torch
+
+    from pytest_fluxperf.pipelines.optimizations.compilation import _TUNING
+
+    assert set(_TUNING) <= set(torch._inductor.list_options())

@@ -20,6 +20,7 @@ from pytest_fluxperf.recipe import Field, Token, TokenSpec, parse, specs
     [
         ("bf16", "bf16"),
         (" fbcache:0.30 + bf16 ", "bf16+fbcache:0.3"),
+        ("bf16 + fora : start = 1 , interval = 3", "bf16+fora:start=1,interval=3"),
         ("compile+int8wo+fbcache:1.0+fp32", "fp32+fbcache:1+int8wo+compile"),
         ("bf16+sdpa", "bf16"),
         ("bf16+fora:interval=3", "bf16+fora:interval=3"),
