@@ -61,15 +61,16 @@ def test_parametrized_names_are_readable() -> None:
     assert path.suffix == ".json"
 
 
-nodeids = st.text(min_size=1, max_size=60) | st.sampled_from(
-    [
+NEIGHBOURS = [
+    "T.py::t", "t.py::t", "t.py::T",
         "a.py::t[A]", "a.py::t[a]", "A.py::t[a]", "a.py::t[a/b]", "a.py::t[a:b]", "a.py::t[a b]", "a.py::t[a_b]",
         "a.py::_t", "a.py::t_", "a.py::t", "_a.py::t", "a.py::" + "t" * 80, "a.py::" + "t" * 81,
         "a.py::" + "t" * 82, "a" * 81 + ".py::t", "a" * 82 + ".py::t",
         "a.py::t_a_b", "a/b.py::t", "a_b.py::t", "a.txt::t", "a::t", "../a.py::t", "/etc/a.py::t", "a.py::T::t",
         "a.py::t[😀]", "a.py::t[" + "x" * 10_000 + "]", "a.py::t[" + "x" * 10_001 + "]", "a.py::..", "::", "a.py::",
-    ]
-)  # fmt: skip
+    ]  # fmt: skip
+
+nodeids = st.text(min_size=1, max_size=60) | st.sampled_from(NEIGHBOURS)
 
 
 @given(nodeids, nodeids)
@@ -85,6 +86,11 @@ def test_names_are_safe_and_never_collide(one: str, other: str) -> None:
     assert not path.is_absolute()
     if one != other:
         assert str(path).lower() != str(baseline_path(other)).lower()
+
+
+def test_neighbouring_names_never_collide() -> None:
+    distinct = set(NEIGHBOURS)
+    assert len({str(baseline_path(nodeid)).lower() for nodeid in distinct}) == len(distinct)
 
 
 # Text ---------------------------------------------------------------------------------------------------
