@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 from tinyflux import STEPS
@@ -187,6 +189,7 @@ class TestLora:
         path = weights(transformer_blocks__0__attn__to_q=(32, 32), single_transformer_blocks__1__proj_mlp=(128, 32))
         transformer = prepare("fp32").pipe.transformer
         names = [name for name, _ in transformer.named_modules()]
+        attributes = set(vars(transformer))
         original = transformer.transformer_blocks[0].attn.to_q.weight
         prepared = prepare(f"fp32+lora:{path},scale=0.5")
         tensors = load_file(path)
@@ -201,6 +204,7 @@ class TestLora:
         prepared.release()
         assert transformer.transformer_blocks[0].attn.to_q.weight is original
         assert [name for name, _ in transformer.named_modules()] == names
+        assert set(vars(transformer)) == attributes
         np.testing.assert_array_equal(generate(prepare("fp32")), untouched())
 
     def test_it_composes(self, prepare, generate, untouched, weights):
@@ -319,3 +323,43 @@ def test_tuning_options_are_inductor_settings():
     from pytest_fluxperf.pipelines.optimizations.compilation import _TUNING
 
     assert set(_TUNING) <= set(torch._inductor.list_options())
+
+
+@pytest.mark.parametrize(("token", "flag"), [("vae_tiling", "use_tiling"), ("vae_slicing", "use_slicing")])
+def test_the_vae_is_as_it_was(prepare, token, flag):
+    vae = prepare("fp32").pipe.vae
+    prepared = prepare(f"fp32+{token}")
+    assert getattr(vae, flag)
+    assert prepared.facts()[token]
+    prepared.release()
+    assert not getattr(vae, flag)
+
+
+def test_tiles_are_used_for_a_picture_larger_than_one(prepare, generate):
+    whole_picture = generate(prepare("fp32"), size=64)
+    prepared = prepare("fp32+vae_tiling")
+    assert not np.array_equal(generate(prepared, size=64), whole_picture)
+    assert prepared.facts()["vae_tile_pixels"] == 32
+
+
+def test_quiet_is_over_afterwards():
+    from diffusers.utils import logging as diffusers
+    from transformers.utils import logging as transformers
+
+    from pytest_fluxperf.pipelines.quiet import quiet
+
+    libraries = (diffusers, transformers)
+
+    def settings():
+        return [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
+
+    def inside():
+        with quiet():
+            seen.extend(settings())
+            raise RuntimeError
+
+    before, seen = settings(), []
+    with pytest.raises(RuntimeError):
+        inside()
+    assert seen == 2 * [(logging.ERROR, False)]
+    assert settings() == before

@@ -359,6 +359,21 @@ class TestCompile:
         generate(prepared)
         assert compiling.snapshot() - before == compiling.CompileCounts()
 
+    def test_undoing_one_leaves_another_compiled(self, pool, generate, dynamo_only):
+        first = pool.acquire(parse("fp32+compile"), steps=8)
+        second = pool.acquire(parse("fp32+compile"), steps=8, replica=1)
+        generate(first)
+        generate(second)
+        before = compiling.snapshot()
+        first.release()
+        generate(second)
+        assert (compiling.snapshot() - before).graphs == 0
+        second.release()
+        again = pool.acquire(parse("fp32+compile"), steps=8)
+        generate(again)
+        assert (compiling.snapshot() - before).graphs == 3, "dynamo's state outlived the last compiled pipeline"
+        again.release()
+
     def test_a_recompilation_is_counted_with_its_reason(self, prepare, generate):
         prepared = prepare("fp32+compile")
         generate(prepared)
