@@ -62,7 +62,8 @@ def test_parametrized_names_are_readable() -> None:
 
 
 NEIGHBOURS = [
-    "T.py::t", "t.py::t", "t.py::T", "a.py::t[A]", "a.py::t[a]", "A.py::t[a]", "a.py::t[a/b]", "a.py::t[a:b]", "a.py::t[a b]", "a.py::t[a_b]",
+    "T.py::t", "t.py::t", "t.py::T", "a.py::t[A]", "a.py::t[a]", "A.py::t[a]", "a.py::t[a/b]",
+    "a.py::t[a:b]", "a.py::t[a b]", "a.py::t[a_b]",
     "a.py::_t", "a.py::t_", "a.py::t", "_a.py::t", "a.py::" + "t" * 80, "a.py::" + "t" * 81,
     "a.py::" + "t" * 82, "a" * 81 + ".py::t", "a" * 82 + ".py::t",
     "a.py::t_a_b", "a/b.py::t", "a_b.py::t", "a.txt::t", "a::t", "../a.py::t", "/etc/a.py::t", "a.py::T::t",
