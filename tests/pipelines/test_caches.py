@@ -144,6 +144,29 @@ def test_the_adapter_for_para_attn_still_fits():
     assert adapter_fits() is None
 
 
+@pytest.mark.parametrize(
+    ("options", "decisions"),
+    [("front=1,warmup=1", "10000000"), ("front=1,warmup=3", "11100000"), ("front=1", "11111111")],
+)
+def test_dbcache_takes_its_options(prepare, generate, options, decisions):
+    prepared = prepare(f"fp32+dbcache:9,{options}")
+    generate(prepared)
+    assert prepared.steps.decisions == decisions
+
+
+def test_dbcache_decides_after_as_many_blocks_as_asked(prepare, generate):
+    calls = []
+    prepared = prepare("fp32+dbcache:9,front=2,back=0,warmup=1")
+    handles = [
+        block.register_forward_hook(lambda *_, name=index: calls.append(name))
+        for index, block in enumerate(prepared.pipe.transformer.transformer_blocks)
+    ]
+    generate(prepared)
+    for handle in handles:
+        handle.remove()
+    assert calls == 8 * [0, 1]
+
+
 @pytest.mark.parametrize("steps", [1, 2, 7, 8, 28, 50])
 def test_a_schedule_computes_exactly_as_many_steps_as_it_says(steps):
     for computed in range(1, steps + 1):

@@ -150,11 +150,13 @@ class TestQuantization:
     def test_the_original_weights_come_back_as_the_same_objects(self, prepare):
         transformer = prepare("fp32").pipe.transformer
         weights = dict(transformer.named_parameters())
-        attributes = {name: set(vars(module)) for name, module in transformer.named_modules()}
         prepare("fp32+int8wo")
+        assert not any(
+            parameter is weights[name] for name, parameter in transformer.named_parameters() if "to_q.w" in name
+        )
         prepare("fp32")
         assert all(parameter is weights[name] for name, parameter in transformer.named_parameters())
-        assert {name: set(vars(module)) for name, module in transformer.named_modules()} == attributes
+        assert not any("extra_repr" in vars(module) for module in transformer.modules())
 
     def test_inductor_settings_are_left_alone(self, prepare):
         import torch._inductor.config as inductor

@@ -72,7 +72,6 @@ class ParaAttentionCache(StepCache):
                 hidden, encoder = hidden_states, encoder_hidden_states
                 for block in [*self.transformer_blocks[1:], *self.single_transformer_blocks]:
                     encoder, hidden = block(hidden, encoder, *args, **kwargs)
-                hidden, encoder = hidden.contiguous(), encoder.contiguous()
                 return hidden, encoder, hidden - hidden_states, encoder - encoder_hidden_states
 
         return Blocks
