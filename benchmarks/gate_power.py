@@ -250,9 +250,10 @@ def power(gate: Gate, noise: Noise, change: float, sessions: int, seed: int, alo
 
 # The CPU rule --------------------------------------------------------------------------------------------
 
-CPU_NOISE = {"idle": 0.045, "both cores loaded": 0.17}
-"""Scale of a Student t with 2 degrees of freedom that fits the log ratios of work timed in pairs on two shared
-cores, alone and beside four busy processes (quartiles +-3.7 % and +-10 %, 95 % within +-15 % and +-60 %)."""
+CPU_NOISE = {"idle": 0.045, "busy": 0.10, "overloaded": 0.17}
+"""Scale of a Student t with 2 degrees of freedom. The first and the last fit the log ratios of equal work timed in
+pairs on two shared cores, alone and beside four busy processes (quartiles +-3.7 % and +-10 %, 95 % within +-15 % and
++-60 %); the middle one lies between."""
 
 CPU_TAU = 0.02
 

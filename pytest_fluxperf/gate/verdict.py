@@ -27,10 +27,10 @@ STORED = "baseline"
 """``Quality.reference`` where the pictures were compared with the baseline's own, not with a reference recipe's."""
 
 
-CONFIRMING_ROUNDS = 3
+CONFIRMING_ROUNDS = 4
 """Rounds over the prompts on which a slower speed-up is convicted (benchmarks/gate_power.py, relative mode)."""
 
-MOST_ROUNDS = 5
+MOST_ROUNDS = 8
 """Rounds after which an undecided speed-up stays undecided."""
 
 
