@@ -55,7 +55,7 @@ class Session:
         run: str,
         worker: str = "",
         prompt_sets: Mapping[str, Sequence[str]] | None = None,
-        on_pipeline: Callable[[Any, str], None] = lambda pipe, recipe: None,
+        on_pipeline: Callable[[Any, str], None] | None = None,
     ) -> None:
         self.settings = settings
         self.worker = worker
@@ -197,7 +197,8 @@ class Session:
         from pytest_fluxperf.recipe import parse
 
         prepared = self.pool.acquire(parse(recipe), steps=workload.steps, replica=replica)
-        self._on_pipeline(prepared.pipe, recipe)
+        if self._on_pipeline:
+            self._on_pipeline(prepared.pipe, recipe)
         return prepared
 
     def check(self, benches: Sequence[Bench]) -> None:

@@ -1,0 +1,76 @@
+"""The ``fluxperf`` command: what is done with measurements outside of a pytest run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from pytest_fluxperf.errors import FluxPerfError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command.
+
+    Exit status: 0 fine, 1 a regression (``compare``), 4 a mistake in the input, told in one line.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except FluxPerfError as error:
+        print(f"fluxperf: {error}", file=sys.stderr)
+        return 4
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fluxperf", description=__doc__)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    command = commands.add_parser("report", help="render results.json again, also of several shards or machines")
+    command.add_argument("results", type=Path, nargs="+", metavar="RESULTS.json")
+    command.add_argument("--output", type=Path, required=True, metavar="FILE", help="an .html or .md file")
+    command.set_defaults(run=_report)
+
+    command = commands.add_parser("compare", help="judge one recorded run against another; exits 1 on a regression")
+    command.add_argument("base", type=Path, metavar="BASE.json")
+    command.add_argument("new", type=Path, metavar="NEW.json")
+    command.add_argument("--max-slowdown", type=float, metavar="FRACTION", help="tolerated slow-down (0.02 is 2 %%)")
+    command.set_defaults(run=_compare)
+
+    command = commands.add_parser("recipes", help="list what a recipe can be made of, and what this machine lacks")
+    command.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
+    command.set_defaults(run=_recipes)
+
+    command = commands.add_parser("calibrate", help="fit a step cache to a model")
+    command.add_argument("cache", choices=["teacache"])
+    command.add_argument("--model", default="tiny", metavar="NAME|PATH")
+    command.add_argument("--prompts", default="default", metavar="SET|FILE")
+    command.add_argument("--steps", type=int)
+    command.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
+    command.set_defaults(run=_calibrate)
+    return parser
+
+
+def _report(options: argparse.Namespace) -> int:
+    from pytest_fluxperf.cli.commands import report
+
+    return report(options.results, options.output)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from pytest_fluxperf.cli.commands import compare
+
+    return compare(options.base, options.new, options.max_slowdown)
+
+
+def _recipes(options: argparse.Namespace) -> int:
+    from pytest_fluxperf.cli.commands import recipes
+
+    return recipes(options.device)
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from pytest_fluxperf.cli.commands import calibrate
+
+    return calibrate(options.model, options.prompts, options.steps, options.device)

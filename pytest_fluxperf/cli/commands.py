@@ -1,0 +1,104 @@
+"""The commands' work; imported when one is chosen."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_fluxperf import prompts as prompt_sets
+from pytest_fluxperf.bench import fails
+from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.gate.policy import Policy
+from pytest_fluxperf.gate.pooled import compare_documents
+from pytest_fluxperf.report import load_document, merge, write_text
+from pytest_fluxperf.report.html import render_html
+from pytest_fluxperf.report.markdown import render_markdown
+from pytest_fluxperf.report.terminal import terminal_summary
+
+
+def report(results: Sequence[Path], output: Path) -> int:
+    """Render recorded runs into an HTML or Markdown file; shards of one machine become one."""
+    documents = merge(load_document(path) for path in results)
+    if output.suffix == ".html":
+        # pictures are named by their content, so one folder can serve all runs if they lie in one
+        text = render_html(documents, results[0].parent)
+    elif output.suffix == ".md":
+        text = render_markdown(documents)
+    else:
+        raise FluxPerfError(f"{output}: the output must end in .html or .md")
+    try:
+        write_text(text, output)
+    except OSError as error:
+        raise FluxPerfError(f"cannot write {output}: {error.strerror or error}") from None
+    print(output)
+    return 0
+
+
+def compare(base: Path, new: Path, max_slowdown: float | None) -> int:
+    """Judge ``new`` against ``base`` offline, by the rule of a stored baseline of one run."""
+    old, now = load_document(base), load_document(new)
+    relative = any(g.reference_latency_s for r in now.results for g in r.measurement.generations)
+    policy = Policy.of("relative" if relative else "absolute", max_slowdown=max_slowdown)
+    judged = compare_documents(old, now, policy)
+    for line in terminal_summary(judged, shutil.get_terminal_size().columns):
+        print(line)
+    return int(any(fails(result.judgement, strict=False, update=None) for result in judged.results))
+
+
+def recipes(device: str | None) -> int:
+    """List every token with its spelling, and why this environment cannot run it."""
+    from pytest_fluxperf.pipelines.optimizations.base import optimizations
+    from pytest_fluxperf.recipe import FAMILIES, parse, specs
+
+    device = device or _device()
+    for family in FAMILIES:
+        tokens = [spec for spec in specs() if spec.family == family]
+        if tokens:
+            print(f"{family}:")
+        for spec in tokens:
+            example = spec.name if family in ("dtype", "whole") else f"bf16+{spec.name}"
+            try:
+                chosen = optimizations(parse(example))
+                lacking = next((r for t, o in chosen if (r := o.needs(t, parse(example), device))), None)
+            except FluxPerfError:  # a required value is missing from the bare token
+                lacking = None
+            state = f"  [{lacking}]" if lacking else ""
+            print(f"  {spec.usage:<44} {spec.summary}{state}")
+    return 0
+
+
+def calibrate(model: str, prompts: str, steps: int | None, device: str | None) -> int:
+    """Fit TeaCache's coefficients for a model and print them in the form that ``fluxperf.json`` takes."""
+    from pytest_fluxperf.pipelines.models import resolve
+    from pytest_fluxperf.pipelines.optimizations.calibration import fit_coefficients
+    from pytest_fluxperf.pipelines.pool import Pool
+    from pytest_fluxperf.recipe import parse
+
+    info = resolve(model)
+    device = device or _device()
+    chosen = prompt_sets.load(prompts, (0,), folder=info.prompts or prompt_sets.FOLDER)
+    steps = steps or info.defaults.steps
+    pool = Pool(info, device)
+    dtype = "fp32" if device == "cpu" else info.defaults.dtype
+    prepared = pool.acquire(parse(dtype), steps=steps)
+    fit = fit_coefficients(
+        prepared.pipe,
+        [prompt.text for prompt in chosen],
+        steps=steps,
+        guidance=info.defaults.guidance,
+        height=info.defaults.size,
+        width=info.defaults.size,
+        max_sequence_length=info.defaults.max_sequence_length,
+    )
+    pool.close()
+    print(json.dumps({"teacache_coefficients": [float(f"{c:.9g}") for c in fit.coefficients]}))
+    print(f"fitted to {len(fit.pairs)} pairs of steps, R² {fit.r_squared:.3f}")
+    return 0
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

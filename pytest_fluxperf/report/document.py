@@ -1,0 +1,107 @@
+"""``results.json`` read, written and merged."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.results import RESULTS_FORMAT, RunDocument
+
+
+class _Header(msgspec.Struct):
+    """Enough of a document to tell its version, whatever else it holds."""
+
+    format: int
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write ``text`` so that ``path`` holds either the old content or all of the new."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_document(document: RunDocument, path: Path) -> None:
+    """Write ``document`` as JSON, atomically.
+
+    Raises:
+        FluxPerfError: the file cannot be written.
+    """
+    raw = msgspec.json.format(msgspec.json.encode(document), indent=1)
+    try:
+        write_text(raw.decode("utf-8") + "\n", path)
+    except OSError as error:
+        raise FluxPerfError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def load_document(path: Path) -> RunDocument:
+    """Read one ``results.json``.
+
+    Raises:
+        FluxPerfError: the file is missing, corrupt, or written by a newer pytest-fluxperf.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise FluxPerfError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        version = msgspec.json.decode(raw, type=_Header).format
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise FluxPerfError(
+            f"{path} is not a results.json of pytest-fluxperf ({error}); run the tests again to write a new one"
+        ) from error
+    if version > RESULTS_FORMAT:
+        raise FluxPerfError(
+            f"{path} has format {version}, this pytest-fluxperf reads up to {RESULTS_FORMAT}; upgrade pytest-fluxperf"
+        )
+    try:
+        return msgspec.json.decode(raw, type=RunDocument)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise FluxPerfError(f"{path} is damaged: {error}; run the tests again to write a new one") from error
+
+
+def merge(documents: Iterable[RunDocument]) -> tuple[RunDocument, ...]:
+    """Join shards into one document for each machine; machines keep the order in which they appear.
+
+    Documents of the same baseline folder, hardware and environment are shards of one run. A test that is
+    in several of them counts once, the newest document's.
+    """
+    machines: dict[bytes, list[RunDocument]] = {}
+    for document in documents:
+        identity = (document.gpu, document.hardware, document.environment)
+        machines.setdefault(msgspec.json.encode(identity, order="sorted"), []).append(document)
+    return tuple(_join(shards) for shards in machines.values())
+
+
+def _join(shards: Sequence[RunDocument]) -> RunDocument:
+    if len(shards) == 1:
+        return shards[0]
+    shards = sorted(shards, key=lambda shard: shard.time_utc)
+    results = {result.test: result for shard in shards for result in shard.results}
+    skipped = {s.test: s for shard in shards for s in shard.skipped if s.test not in results}
+    # Tests that neither ran nor were skipped (an interrupted shard) still count as collected.
+    lost = sum(shard.collected - len(shard.results) - len(shard.skipped) for shard in shards)
+    return msgspec.structs.replace(
+        shards[0],
+        session="+".join(dict.fromkeys(shard.session for shard in shards)),
+        collected=len(results) + len(skipped) + max(0, lost),
+        gated=sum(result.judgement.gated for result in results.values()),
+        results=tuple(results.values()),
+        skipped=tuple(skipped.values()),
+        warnings=tuple(dict.fromkeys(w for shard in shards for w in shard.warnings)),
+        duration_s=max(shard.duration_s for shard in shards),
+        update=next((shard.update for shard in shards if shard.update), None),
+    )

@@ -1,0 +1,198 @@
+"""``summary.md``: the report as a GitHub job summary and pull-request comment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from pytest_fluxperf.report.text import memory, number, percent, seconds, shorten, steps, visible
+from pytest_fluxperf.report.view import Difference, Overview, Row, machine_label, overview
+from pytest_fluxperf.results import FAILING, RunDocument, Verdict
+
+COMMENT_LIMIT = 65_536
+"""Characters that GitHub takes in a comment; a job summary may hold 1 MiB."""
+
+SYMBOLS: dict[Verdict, str] = {
+    "broken": "💥",
+    "regressed": "🔴",
+    "invalid": "🟣",
+    "no baseline": "🟠",
+    "inconclusive": "🟡",
+    "improved": "🔵",
+    "passed": "🟢",
+}
+
+_MARGIN = 512
+_DIFFERENCES = 30
+_DETAILS = 20
+
+
+def render_markdown(
+    documents: RunDocument | Sequence[RunDocument], *, limit: int = COMMENT_LIMIT, artifact_url: str | None = None
+) -> str:
+    """The run in GitHub-flavoured Markdown, at most ``limit`` bytes (so characters too), worst first.
+
+    What does not fit is left out and counted. ``artifact_url`` links the full report.
+    """
+    view = overview(documents)
+    head = _head(view, artifact_url)
+    room = limit - _MARGIN - _size(head)
+    table, left_out = _table(view, int(room * 0.6))
+    room -= _size(table)
+    parts = [head, table]
+    for section in (_environment(view), *_details(view), _skipped(view), _machines(view)):
+        if section and _size(section) <= room:
+            parts.append(section)
+            room -= _size(section)
+    if left_out:
+        parts.append(f"*{left_out} of {len(view.rows)} tests left out to fit; the report has them all.*\n")
+    return "\n".join(part for part in parts if part)
+
+
+def escape(text: str) -> str:
+    """``text`` as literal Markdown on one line: no markup, links, mentions, HTML, or table breaks."""
+    shown = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    shown = re.sub(r"([\\`*_{}\[\]|~$])", r"\\\1", shown)
+    shown = re.sub(r"^(\s*)([-+]|\d+(?=[.)]))", r"\1&#8203;\2", shown)  # no list starts here
+    shown = shown.replace("://", ":&#47;&#47;").replace("#", "&#35;")
+    return re.sub(r"(?<!\w)@(?=\w)", "&#64;&#8203;", shown)
+
+
+def code(text: str) -> str:
+    """``text`` as inline code, fit for a table cell."""
+    shown = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "&#124;")
+    shown = re.sub(r"[\\`*_\[\]@~$]", lambda match: f"&#{ord(match[0])};", shown)
+    return f"<code>{shown}</code>"
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8"))
+
+
+def _head(view: Overview, artifact_url: str | None) -> str:
+    lines = [f"## {SYMBOLS[view.tone]} {escape(shorten(view.sentence, 600))}", ""]
+    counts = [f"{SYMBOLS[v]} {n} {v}" for v, n in view.counts.items()]
+    lines.append(f"**{view.gated_text}** · " + " · ".join([*counts, *_places(view)]))
+    if view.gated == 0 and view.rows:
+        lines += ["", "> [!CAUTION]", "> **Nothing was gated.** This run compared no test with a baseline."]
+    warnings = list(dict.fromkeys(w for d in view.documents for w in d.warnings))
+    for warning in warnings[:10]:
+        lines += ["", "> [!WARNING]", f"> {escape(shorten(warning, 500))}"]
+    if artifact_url:
+        lines += ["", f"[Full report with pictures]({artifact_url})"]
+    return "\n".join(lines) + "\n"
+
+
+def _places(view: Overview) -> list[str]:
+    return [f"{escape(machine_label(d))}: {escape(shorten(d.hardware.name, 80))}" for d in view.documents]
+
+
+def _table(view: Overview, room: int) -> tuple[str, int]:
+    if not view.rows:
+        return "", 0
+    machine = len(view.documents) > 1
+    quality = [
+        (title, name, digits)
+        for title, name, digits in (("SSIM", "ssim", 3), ("PSNR dB", "psnr_db", 1), ("LPIPS", "lpips", 3))
+        if any(getattr(row.quality, name) is not None for row in view.rows)
+    ]
+    titles = ["", "recipe", *(["GPU"] if machine else []), "p50 s", "p90 s", "p99 s", "n", "change", "interval"]
+    titles += ["speed-up", "steps / cached", "memory", *(title for title, _, _ in quality)]
+    left = 3 if machine else 2
+    lines = [f"| {' | '.join(titles)} |", "|" + " :-- |" * left + " --: |" * (len(titles) - left)]
+    room -= _size("\n".join(lines))
+    for i, row in enumerate(view.rows):
+        line = _line(row, machine, quality)
+        room -= _size(line) + 1
+        if room < 0:
+            return "\n".join(lines) + "\n", len(view.rows) - i
+        lines.append(line)
+    return "\n".join(lines) + "\n", 0
+
+
+def _line(row: Row, machine: bool, quality: Sequence[tuple[str, str, int]]) -> str:
+    change, interval = "–", "–"
+    if row.speed is not None:
+        change = percent(row.change) + (" speed-up" if row.speed.metric == "speed-up" else "")
+        if row.speed.low is not None and row.speed.high is not None:
+            interval = f"{percent(row.speed.low).removesuffix(' %')} … {percent(row.speed.high)}"
+    if row.verdict in FAILING:
+        change = f"**{change}**"
+    cells = [
+        f"{SYMBOLS[row.verdict]} {row.verdict}",
+        code(shorten(row.label, 100)),
+        *([escape(row.machine)] if machine else []),
+        seconds(row.p50_s),
+        seconds(row.p90_s),
+        seconds(row.p99_s),
+        str(row.n),
+        change,
+        interval,
+        "–" if row.speedup is None else f"{row.speedup:.2f}×",
+        steps(row.computed, row.cached),
+        memory(row.memory_mib),
+        *(number(getattr(row.quality, name), digits) for _, name, digits in quality),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _environment(view: Overview) -> str:
+    if not view.differences:
+        same = "The environment is the baseline's." if view.environments else ""
+        return f"{same}\n" if same else ""
+    shown, rest = view.differences[:_DIFFERENCES], view.differences[_DIFFERENCES:]
+    lines = ["| environment | baseline | now |", "| :-- | :-- | :-- |", *(_difference(d) for d in shown)]
+    if rest:
+        lines.append(f"| … and {len(rest)} more | | |")
+    suspects = sum(d.suspect for d in view.differences)
+    title = f"Environment: {len(view.differences)} differ" + (f", {suspects} of them suspects" if suspects else "")
+    return _folded(title, "\n".join(lines), is_open=True)
+
+
+def _difference(item: Difference) -> str:
+    name = f"**{escape(item.name)}**" if item.suspect else escape(item.name)
+    old, new = (code(shorten(v, 120)) if v else "absent" for v in (item.baseline, item.now))
+    return f"| {name} | {old} | {new} |"
+
+
+def _details(view: Overview) -> list[str]:
+    notable = [row for row in view.rows if row.verdict != "passed" or row.result.judgement.warnings]
+    sections = []
+    for row in notable[:_DETAILS]:
+        judgement = row.result.judgement
+        lines = [escape(shorten(judgement.message, 1000))]
+        lines += [f"- why: {escape(shorten(a, 400))}" for a in judgement.attribution[:5]]
+        lines += [f"- {escape(shorten(p, 400))}" for p in row.result.measurement.problems[:5]]
+        lines += [f"- {escape(shorten(u, 400))}" for u in row.result.measurement.unfit[:5]]
+        lines += [f"- warning: {escape(shorten(w, 400))}" for w in judgement.warnings[:5]]
+        lines.append(f"- test: {code(shorten(row.result.test, 300))}")
+        title = f"{SYMBOLS[row.verdict]} {code(shorten(row.label, 100))} {row.verdict}"
+        sections.append(_folded(title, "\n".join(lines), is_open=row.verdict in FAILING))
+    if len(notable) > _DETAILS:
+        sections.append(f"*{len(notable) - _DETAILS} more with details in the report.*\n")
+    return sections
+
+
+def _skipped(view: Overview) -> str:
+    skipped = [s for d in view.documents for s in d.skipped]
+    if not skipped:
+        return ""
+    lines = [f"- {code(shorten(s.recipe or s.test, 120))}: {escape(shorten(s.reason, 300))}" for s in skipped[:50]]
+    if len(skipped) > 50:
+        lines.append(f"- … and {len(skipped) - 50} more")
+    return _folded(f"{len(skipped)} skipped", "\n".join(lines))
+
+
+def _machines(view: Overview) -> str:
+    lines = []
+    for d in view.documents:
+        command = code(shorten(" ".join(d.command), 300)) if d.command else ""
+        lines.append(
+            f"{escape(d.time_utc)} · {escape(d.gpu)} · Python {escape(d.environment.python)} · "
+            f"pytest\\-fluxperf {escape(d.plugin)} {command}"
+        )
+    return "<sub>" + "<br>".join(lines) + "</sub>\n"
+
+
+def _folded(title: str, body: str, *, is_open: bool = False) -> str:
+    return f"<details{' open' if is_open else ''}><summary>{title}</summary>\n\n{body}\n\n</details>\n"

@@ -1,0 +1,302 @@
+"""Plots as inline SVG that follows the page's colours, drawn by matplotlib.
+
+Every plot is drawn with the colours of :data:`INK` and friends, which the page replaces: each becomes a CSS
+custom property, so that one drawing serves light and dark. Text stays text.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from pytest_fluxperf.report.text import percent, seconds
+from pytest_fluxperf.report.view import PromptPair, Row
+
+INK, MUTED, LINE, BAND = "#010203", "#010204", "#010205", "#010206"
+NOW, BEFORE, BAD, GOOD, PAPER = "#010207", "#010208", "#010209", "#01020a", "#01020b"
+
+_PROPERTIES = {
+    INK: "--ink", MUTED: "--muted", LINE: "--line", BAND: "--band", NOW: "--now", BEFORE: "--before",
+    BAD: "--bad", GOOD: "--good", PAPER: "--surface",
+}  # fmt: skip
+
+_WIDTH = 6.0
+"""Inches of every plot, 432 units: small enough to be readable at the width of a telephone."""
+
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "font.family": ["sans-serif"],
+    "path.simplify": False,
+    "font.size": 11,
+    "text.color": INK,
+    "axes.edgecolor": LINE,
+    "axes.facecolor": "none",
+    "axes.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.labelsize": 11,
+    "axes.linewidth": 1,
+    "axes.unicode_minus": True,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 11,
+    "figure.facecolor": "none",
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One recipe in the scatter of speed against quality; ``before`` is its baseline (x, y)."""
+
+    label: str
+    x: float
+    y: float
+    before: tuple[float, float] | None
+    tone: str = ""
+    """``bad``, ``good`` or nothing."""
+
+
+def scatter(points: Sequence[Point], metric: str, *, rising: bool, published: Sequence[Point] = ()) -> str:
+    """Latency (s) against an image metric for all recipes; the baseline is hollow. Empty without points."""
+    if not points:
+        return ""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure("scatter", 3.6, 0.62, 0.5)
+        axes.grid(visible=True)
+        titles: dict[str, str] = {}
+        for i, point in enumerate(points):
+            if point.before is not None:
+                axes.plot(*zip(point.before, (point.x, point.y), strict=True), color=BEFORE, lw=1, zorder=1)
+                _dot(axes, *point.before, edge=BEFORE, face=PAPER, size=5, gid=f"b{i}")
+                titles[f"b{i}"] = f"{point.label}, baseline: {_at(*point.before, metric)}"
+        for i, point in enumerate(published):
+            axes.plot(point.x, point.y, marker="D", ms=5, mfc=PAPER, mec=MUTED, ls="", zorder=2, gid=f"p{i}")
+            titles[f"p{i}"] = f"{point.label}, published: {_at(point.x, point.y, metric)}"
+        for i, point in enumerate(points):
+            colour = {"bad": BAD, "good": GOOD}.get(point.tone, NOW)
+            _dot(axes, point.x, point.y, edge=PAPER, face=colour, size=8, gid=f"n{i}")
+            titles[f"n{i}"] = f"{point.label}: {_at(point.x, point.y, metric)}"
+        axes.set_xlabel("p50 latency (s) · left is faster")
+        axes.set_ylabel(f"{metric} · {'up' if rising else 'down'} is closer")
+        axes.margins(0.12, 0.14)
+        _label(figure, axes, points)
+        summary = "; ".join(titles[f"n{i}"] for i in range(min(len(points), 40)))
+        return _svg(figure, "scatter", f"Speed against {metric} of {len(points)} recipes", summary, titles)
+
+
+def changes(row: Row, name: str) -> str:
+    """Change of every prompt against its baseline, with the tolerance band and the judged interval.
+
+    Without a baseline, the latency of every prompt. Empty without generations.
+    """
+    pairs = row.prompts
+    if not pairs:
+        return ""
+    paired = [p for p in pairs if p.change is not None]
+    with mpl.rc_context(_STYLE):
+        return _paired(row, paired, name) if paired else _unpaired(pairs, name)
+
+
+def history(row: Row, name: str) -> str:
+    """Median latency of each of the baseline's runs, and now. Empty with fewer than two runs."""
+    medians = [float(np.median([s.latency_s for s in run.samples])) for run in row.runs if run.samples]
+    if len(medians) < 2 or row.p50_s is None:
+        return ""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure("history", 1.4, 0.62, 0.3)
+        places = list(range(len(medians) + 1))
+        axes.axhline(float(np.median(medians)), color=LINE, lw=1)
+        axes.plot(places[:-1], medians, color=BEFORE, lw=1, marker="o", ms=5, mfc=PAPER, mec=BEFORE)
+        _dot(axes, places[-1], row.p50_s, edge=PAPER, face=NOW, size=8)
+        dates = [run.time_utc[:10] for run in row.runs if run.samples]
+        axes.set_xticks([0, places[-2], places[-1]], [dates[0], dates[-1] if len(dates) > 2 else "", "now"])
+        axes.set_ylabel("p50 (s)")
+        axes.margins(0.08, 0.25)
+        axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
+        words = ", ".join(f"{d} {seconds(m)} s" for d, m in zip(dates, medians, strict=True))
+        return _svg(figure, name, "Median latency of the baseline's runs", f"{words}, now {seconds(row.p50_s)} s")
+
+
+def _paired(row: Row, paired: Sequence[PromptPair], name: str) -> str:
+    speed = row.speed
+    inverse = speed is not None and speed.metric == "speed-up"
+    judged = speed is not None and speed.low is not None and speed.high is not None
+    places: list[float] = [p.index for p in paired]
+    bottom = max(places) + 1.6
+    figure, axes = _figure("paired", 0.65 + 0.21 * (max(places) + 1 + 1.6 * judged), 0.4, 0.48)
+    tolerance = speed.tolerance if speed is not None and speed.tolerance is not None else None
+    if tolerance is not None:
+        axes.axvspan(-tolerance * 100, tolerance * 100, color=BAND, lw=0)
+    axes.axvline(0, color=BEFORE, lw=1)
+    values = [100 * (p.change or 0.0) for p in paired]
+    axes.hlines(places, 0, values, color=LINE, lw=1.5)
+    axes.plot(values, places, ls="", marker="o", ms=7, mfc=NOW, mec=PAPER)
+    words = ", ".join(f"prompt {p.index + 1} {percent(p.change)}" for p in paired)
+    labels = [str(p.index + 1) if len(places) <= 60 or p.index % 5 == 4 else "" for p in paired]
+    if judged and speed is not None and speed.low is not None and speed.high is not None:
+        bounds = sorted((1 / (1 + v) - 1) if inverse else v for v in (speed.low, speed.high))
+        centre = (1 / (1 + (speed.change or 0)) - 1) if inverse else (speed.change or 0.0)
+        colour = {"regressed": BAD, "improved": GOOD}.get(speed.verdict, INK)
+        low, high = (100 * v for v in bounds)
+        axes.plot([low, high], [bottom] * 2, color=colour, lw=2, solid_capstyle="butt")
+        axes.plot([low, high], [bottom] * 2, color=colour, ls="", marker="|", ms=9, mew=2)
+        axes.plot(100 * centre, bottom, ls="", marker="D", ms=7, mfc=colour, mec=PAPER)
+        places, labels = [*places, bottom], [*labels, "all"]
+        words += f"; judged {percent(centre)}, interval {percent(bounds[0])} to {percent(bounds[1])}"
+    axes.set_yticks(places, labels)
+    axes.invert_yaxis()
+    low, high = axes.get_xlim()
+    # Room on both sides of zero, so that calm does not look like drama.
+    reach = 100 * max(2.2 * (tolerance or 0.02), 0.02)
+    axes.set_xlim(min(low, -reach), max(high, reach))
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    kind = "latency relative to the reference recipe" if row.relative else "latency"
+    axes.set_xlabel(f"change of {kind} against the baseline (%)")
+    band = "" if tolerance is None else f"; tolerance ±{percent(tolerance, sign=False)}"
+    return _svg(figure, name, "Change of every prompt against its baseline", words + band)
+
+
+def _unpaired(pairs: Sequence[PromptPair], name: str) -> str:
+    figure, axes = _figure("unpaired", 0.65 + 0.21 * len(pairs), 0.4, 0.48)
+    places = [p.index for p in pairs]
+    axes.plot([p.now_s for p in pairs], places, ls="", marker="o", ms=7, mfc=NOW, mec=PAPER)
+    axes.set_yticks(places, [str(p + 1) for p in places])
+    axes.invert_yaxis()
+    axes.grid(visible=True, axis="x")
+    axes.margins(0.1, 0.08)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("latency of each prompt (s), no baseline")
+    words = ", ".join(f"prompt {p.index + 1} {seconds(p.now_s)} s" for p in pairs)
+    return _svg(figure, name, "Latency of every prompt", words)
+
+
+@cache
+def _blank(kind: str) -> tuple[Figure, Any]:  # noqa: ARG001
+    """A figure to be drawn on again and again: making axes and ticks anew takes longer than drawing."""
+    figure = Figure()
+    FigureCanvasSVG(figure)
+    return figure, figure.add_axes((0, 0, 1, 1))
+
+
+def _figure(kind: str, height: float, left: float, bottom: float) -> tuple[Figure, Any]:
+    """An empty figure ``height`` inches high, with room for the labels at the left and at the bottom."""
+    figure, axes = _blank(kind)
+    for artist in (*axes.lines, *axes.patches, *axes.collections, *axes.texts):
+        artist.remove()
+    figure.set_size_inches(_WIDTH, height)
+    top, right = 0.08, 0.12
+    axes.set_position((left / _WIDTH, bottom / height, 1 - (left + right) / _WIDTH, 1 - (bottom + top) / height))
+    axes.relim()
+    axes.autoscale(enable=True)
+    return figure, axes
+
+
+def _dot(axes: Any, x: float, y: float, *, edge: str, face: str, size: float, gid: str | None = None) -> None:
+    axes.plot(x, y, ls="", marker="o", ms=size, mec=edge, mfc=face, mew=1.2, zorder=3, gid=gid)
+
+
+def _at(x: float, y: float, metric: str) -> str:
+    return f"{seconds(x)} s, {metric} {y:.3g}"
+
+
+def _label(figure: Figure, axes: Any, points: Sequence[Point]) -> None:
+    """Write labels where they cover neither a point nor another label; the rest keep their tooltip."""
+    figure.draw_without_rendering()
+    frame = axes.get_window_extent()
+    scale = figure.dpi / 72
+    taken = [(x - 5 * scale, y - 5 * scale, x + 5 * scale, y + 5 * scale)
+             for x, y in axes.transData.transform([(p.x, p.y) for p in points])]  # fmt: skip
+    order = sorted(range(len(points)), key=lambda i: (points[i].tone == "", points[i].x))
+    for i in order:
+        x, y = axes.transData.transform((points[i].x, points[i].y))
+        # 0.56 em is a fair mean width of a sans-serif letter; text is laid out by the browser.
+        wide, high = len(points[i].label) * 10 * 0.56 * scale, 11 * scale
+        gap = 8 * scale
+        for dx, dy, anchor in ((gap, 0, "left"), (-gap - wide, 0, "right"), (-wide / 2, 1.4 * gap, "center"),
+                               (-wide / 2, -1.4 * gap, "center")):  # fmt: skip
+            box = (x + dx, y + dy - high / 2, x + dx + wide, y + dy + high / 2)
+            inside = box[0] > frame.x0 - 20 and box[2] < frame.x1 + 20 and box[1] > frame.y0 and box[3] < frame.y1
+            if inside and not any(_overlap(box, other) for k, other in enumerate(taken) if k != i):
+                taken.append(box)
+                place = axes.transData.inverted().transform(
+                    (x + (gap if anchor == "left" else -gap if anchor == "right" else 0), y + dy)
+                )
+                axes.text(*place, points[i].label, ha=anchor, va="center", size=10, color=INK)
+                break
+
+
+def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+_ID = re.compile(r' id="([^"]+)"')
+_REFERENCE = re.compile(r'(url\(#|href="#)([^")]+)')
+_GEOMETRY = re.compile(r'\b(d|x|y|x1|x2|y1|y2|width|height|points|transform|viewBox)="([^"]*)"')
+_LONG = re.compile(r"-?\d+\.\d{2,}")
+_GROUP = re.compile(r'<g id="([bnp]\d+)"[^>]*>')
+
+
+def _svg(figure: Figure, name: str, title: str, words: str, titles: dict[str, str] | None = None) -> str:
+    """The figure as SVG fit to be put into the page, with ids that start with ``name``."""
+    target = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": name}):
+        figure.savefig(
+            target,
+            format="svg",
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+        )
+    text = target.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
+    text = re.sub(r'<g id="patch_1">.*?</g>', "", text, count=1, flags=re.DOTALL)  # the figure's empty ground
+    if titles:
+        text = _GROUP.sub(lambda m: f"<g><title>{html.escape(titles[m[1]])}</title>", text)
+    text = _renamed(text, name)
+    text = _GEOMETRY.sub(lambda m: f'{m[1]}="{_LONG.sub(_short, m[2])}"', text)
+    text = re.sub(r" font-family: [^;\"]*;?", "", text)
+    text = re.sub(r' transform="rotate\(-0 [^)]*\)"| clip-path="[^"]*"', "", text)
+    for sentinel, variable in _PROPERTIES.items():
+        text = text.replace(sentinel, f"var({variable})")
+    text = re.sub(r">\s+<", "><", text).replace("\n", " ")
+    text = re.sub(r"<clipPath.*?</clipPath>", "", text)
+    for _ in range(3):  # groups that hold nothing, or one thing, say nothing
+        text = re.sub(r"<g/>|<(g|defs)></\1>", "", text)
+        text = re.sub(r"<g>(<(?:path|text|use) [^<]*(?:/>|</text>))</g>", r"\1", text)
+    text = re.sub(r" +", " ", text).replace(": ", ":").replace("; ", ";")
+    box = re.search(r'viewBox="[^"]*"', text)
+    opening = (
+        f'<svg class="plot" role="img" aria-labelledby="{name}-t {name}-d" {box[0] if box else ""}>'
+        f'<title id="{name}-t">{html.escape(title)}</title><desc id="{name}-d">{html.escape(words)}</desc>'
+    )
+    return opening + text[text.index(">") + 1 :].strip()
+
+
+def _renamed(text: str, name: str) -> str:
+    """Keep only the ids that are referred to, prefixed so that no two plots of a page collide."""
+    used = {m[1]: f"{name}-{i}" for i, m in enumerate(dict.fromkeys(_REFERENCE.findall(text)))}
+    text = _ID.sub(lambda m: f' id="{used[m[1]]}"' if m[1] in used else "", text)
+    return _REFERENCE.sub(lambda m: m[1] + used[m[2]], text)
+
+
+def _short(match: re.Match[str]) -> str:
+    return f"{float(match[0]):.1f}".removesuffix(".0")

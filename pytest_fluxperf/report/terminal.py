@@ -1,0 +1,176 @@
+"""The summary at the end of a pytest run, and the progress line during it. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pytest_fluxperf.report.text import columns, fit, number, percent, plural, seconds, steps, visible
+from pytest_fluxperf.report.view import Overview, Row, machine_label, overview
+from pytest_fluxperf.results import FAILING, RunDocument, Verdict
+
+
+class Markup(Protocol):
+    """Colours a text; ``TerminalWriter.markup`` of pytest is one."""
+
+    def __call__(self, text: str, **markup: bool) -> str: ...  # noqa: D102
+
+
+def plain(text: str, **markup: bool) -> str:  # noqa: ARG001
+    """A :class:`Markup` without colours."""
+    return text
+
+
+COLOURS: dict[Verdict, dict[str, bool]] = {
+    "broken": {"red": True, "bold": True},
+    "regressed": {"red": True, "bold": True},
+    "invalid": {"purple": True, "bold": True},
+    "no baseline": {"yellow": True, "bold": True},
+    "inconclusive": {"yellow": True},
+    "improved": {"cyan": True},
+    "passed": {"green": True},
+}
+
+
+@dataclass(frozen=True)
+class _Column:
+    title: str
+    cell: Callable[[Row], str]
+    rank: int
+    """Columns of high rank are the first to go on a narrow terminal."""
+    right: bool = True
+
+
+def _change(row: Row) -> str:
+    unit = " speed-up" if row.speed is not None and row.speed.metric == "speed-up" else ""
+    return percent(row.change) + unit
+
+
+def _interval(row: Row) -> str:
+    if row.speed is None or row.speed.low is None or row.speed.high is None:
+        return "–"
+    low, high = (percent(v).removesuffix(" %") for v in (row.speed.low, row.speed.high))
+    return f"[{low}, {high}]"
+
+
+def _speedup(row: Row) -> str:
+    return "–" if row.speedup is None else f"{row.speedup:.2f}×"
+
+
+_COLUMNS = (
+    _Column("verdict", lambda row: row.verdict, 0, right=False),
+    _Column("recipe", lambda row: visible(row.label), 0, right=False),
+    _Column("gpu", lambda row: row.machine, 1, right=False),
+    _Column("p50 s", lambda row: seconds(row.p50_s), 2),
+    _Column("p90 s", lambda row: seconds(row.p90_s), 8),
+    _Column("p99 s", lambda row: seconds(row.p99_s), 9),
+    _Column("n", lambda row: str(row.n), 4),
+    _Column("change", _change, 1),
+    _Column("interval", _interval, 3),
+    _Column("speed-up", _speedup, 5),
+    _Column("steps/cached", lambda row: steps(row.computed, row.cached), 6),
+    _Column("peak MiB", lambda row: number(row.memory_mib, 0), 10),
+    _Column("SSIM", lambda row: number(row.quality.ssim, 3), 7),
+    _Column("PSNR dB", lambda row: number(row.quality.psnr_db, 1), 11),
+)
+
+_RECIPE_LEAST = 14
+
+
+def terminal_summary(
+    documents: RunDocument | Sequence[RunDocument], width: int = 80, markup: Markup = plain
+) -> list[str]:
+    """Lines for pytest's terminal summary: the sentence, the counts, the table (worst first), what to do.
+
+    No line is wider than ``width`` columns, down to a width of 40.
+    """
+    view = overview(documents)
+    lines = [markup(line, **COLOURS[view.tone]) for line in _wrap(view.sentence, width)]
+    counts = [f"{n} {verdict}" for verdict, n in view.counts.items()]
+    skipped = sum(len(d.skipped) for d in view.documents)
+    if skipped:
+        counts.append(f"{skipped} skipped")
+    lines += _wrap(" · ".join([view.gated_text, *counts, *_places(view)]), width)
+    for warning in dict.fromkeys(w for d in view.documents for w in d.warnings):
+        lines += [markup(line, yellow=True) for line in _wrap(f"warning: {visible(warning)}", width)]
+    if view.rows:
+        lines += ["", *_table(view, width, markup)]
+    lines += _advice(view, width)
+    return lines
+
+
+def progress_line(
+    test: str, recipe: str | None, index: int, total: int, p50_s: float | None = None, width: int = 80
+) -> str:
+    """One line while a test runs: recipe, generation ``index`` of ``total`` (from 1), running median."""
+    tail = f" {index}/{total}" + (f"  p50 {seconds(p50_s)} s" if p50_s is not None else "")
+    name = visible(test.rpartition("::")[2])
+    if recipe and recipe not in name:
+        name = f"{name} {visible(recipe)}"
+    room = max(8, width - columns(tail))
+    return (fit(name, room).rstrip() if columns(name) > room else name) + tail
+
+
+def _places(view: Overview) -> list[str]:
+    return [f"{machine_label(d)}: {visible(d.hardware.name)}" for d in view.documents]
+
+
+def _table(view: Overview, width: int, markup: Markup) -> list[str]:
+    shown = [c for c in _COLUMNS if c.title != "gpu" or len(view.documents) > 1]
+    cells = {c.title: [c.cell(row) for row in view.rows] for c in _COLUMNS}
+    shown = [c for c in shown if c.rank == 0 or any(cell not in ("–", "") for cell in cells[c.title])]
+    widths = {c.title: max(columns(c.title), *(columns(cell) for cell in cells[c.title])) for c in shown}
+
+    def total() -> int:
+        return sum(widths[c.title] for c in shown) + 2 * (len(shown) - 1)
+
+    # First columns go, then the longest recipe is cut.
+    while total() > width and max(c.rank for c in shown) > 2:
+        shown.remove(max(shown, key=lambda c: c.rank))
+    if total() > width:
+        widths["recipe"] = max(_RECIPE_LEAST, widths["recipe"] - (total() - width))
+    while total() > width and len(shown) > 2:
+        shown.remove(max(shown, key=lambda c: c.rank))
+
+    lines = [markup("  ".join(fit(c.title, widths[c.title], right=c.right) for c in shown).rstrip(), bold=True)]
+    for i, row in enumerate(view.rows):
+        first, *rest = (fit(cells[c.title][i], widths[c.title], right=c.right) for c in shown)
+        lines.append("  ".join([markup(first, **COLOURS[row.verdict]), *rest]).rstrip())
+        if row.verdict in FAILING or row.verdict == "inconclusive":
+            message = visible(row.result.judgement.message)
+            if message:
+                lines += [markup(f"  {line}", light=True) for line in _wrap(message, width - 2)]
+    return lines
+
+
+def _advice(view: Overview, width: int) -> list[str]:
+    advice = []
+    if n := view.counts.get("improved"):
+        advice.append(
+            f"{plural(n, 'test')} improved: accept the new level with --fluxperf-update=all, "
+            "or a later loss of it passes unseen."
+        )
+    if n := view.counts.get("no baseline"):
+        advice.append(f"{plural(n, 'test')} without a baseline: record with --fluxperf-update.")
+    if n := view.counts.get("inconclusive"):
+        advice.append(f"{plural(n, 'test')} inconclusive: repeat in another session, or run fluxperf ab.")
+    wrapped = [line for text in advice for line in _wrap(text, width)]
+    return ["", *wrapped] if wrapped else []
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """Wrap by terminal columns; a word longer than a line is cut into pieces."""
+    lines, line = [], ""
+    for word in text.split():
+        if line and columns(line) + 1 + columns(word) > width:
+            lines.append(line)
+            line = ""
+        line = f"{line} {word}" if line else word
+        while columns(line) > width:
+            head = line
+            while columns(head) > width:
+                head = head[:-1]
+            lines.append(head)
+            line = line[len(head) :]
+    return [*lines, line] if line else lines

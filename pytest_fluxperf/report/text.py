@@ -1,0 +1,92 @@
+"""Numbers and foreign text made fit to be read, the same way in every report."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_CONTROL = {c: 0x2400 + c for c in range(0x20)} | {0x7F: 0x2421}
+# Invisible characters that reorder or hide text: C1 controls, zero width, line and paragraph separators,
+# bidirectional marks, overrides and isolates, the byte order mark.
+_INVISIBLE = {
+    c: f"⟨U+{c:04X}⟩"
+    for c in (*range(0x80, 0xA0), 0x061C, 0x200B, *range(0x200E, 0x2010), *range(0x2028, 0x202F),
+              *range(0x2060, 0x206A), 0xFEFF)
+}  # fmt: skip
+_VISIBLE = _CONTROL | _INVISIBLE
+
+
+def visible(text: str, *, lines: bool = False) -> str:
+    """``text`` with every control character shown (U+2400 pictures) and none acting.
+
+    Zero-width joiners stay, emoji are made of them. ``lines`` keeps line breaks, after their picture.
+    """
+    shown = text.encode("utf-8", "backslashreplace").decode("utf-8").translate(_VISIBLE)
+    return shown.replace("\u240a", "\u240a\n") if lines else shown
+
+
+def shorten(text: str, limit: int) -> str:
+    """``text`` in at most ``limit`` characters."""
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+
+
+def decimals(value: float, digits: int) -> str:
+    """A number with a fixed count of decimals, never a negative zero."""
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if not text.strip("-0.") else text
+
+
+def seconds(value: float | None) -> str:
+    """Seconds without the unit, to about four significant digits."""
+    if value is None:
+        return "–"
+    return decimals(value, 4 if value < 0.1 else 3 if value < 10 else 2 if value < 100 else 1)
+
+
+def percent(fraction: float | None, *, sign: bool = True) -> str:
+    """A fraction as per cent: 0.061 is ``+6.1 %``."""
+    if fraction is None:
+        return "–"
+    text = decimals(fraction * 100, 1)
+    return f"{'+' if sign and not text.startswith('-') and text.strip('0.') else ''}{text} %"
+
+
+def number(value: float | None, digits: int) -> str:
+    """A number with a fixed count of decimals, or a dash."""
+    return "–" if value is None else decimals(value, digits)
+
+
+def steps(computed: float | None, cached: float | None) -> str:
+    """Computed and cached steps per image: ``12 / 16``."""
+    if computed is None or cached is None:
+        return "–"
+    return " / ".join(decimals(v, 0 if float(v).is_integer() else 1) for v in (computed, cached))
+
+
+def memory(mib: float | None) -> str:
+    """Memory in GiB from 1 GiB on, else MiB; with the unit."""
+    if mib is None:
+        return "–"
+    return f"{mib / 1024:.2f} GiB" if mib >= 1024 else f"{mib:.0f} MiB"
+
+
+def plural(n: int, noun: str) -> str:
+    """``1 test``, ``2 tests``."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def columns(text: str) -> int:
+    """Terminal columns that ``text`` takes."""
+    return sum(
+        0 if unicodedata.combining(c) or c == "\u200d" else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
+
+
+def fit(text: str, width: int, *, right: bool = False) -> str:
+    """``text`` padded or cut to ``width`` terminal columns."""
+    if columns(text) > width:
+        while text and columns(text) > width - 1:
+            text = text[:-1]
+        text += "…"
+    pad = " " * (width - columns(text))
+    return pad + text if right else text + pad

@@ -1,0 +1,509 @@
+"""What every report says about a run, computed once: rows, counts, the sentence, what moved underneath.
+
+All numbers come from a :class:`~pytest_fluxperf.results.RunDocument`; nothing here judges.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from pytest_fluxperf.report.text import decimals, percent, plural, visible
+from pytest_fluxperf.results import (
+    FAILING,
+    SEVERITY,
+    Baseline,
+    Environment,
+    Finding,
+    Quality,
+    Result,
+    Run,
+    RunDocument,
+    Similarity,
+    Verdict,
+)
+
+SUSPECTS = (
+    "torch", "diffusers", "transformers", "para-attn", "torchao", "triton", "flash-attn", "cache-dit",
+    "accelerate", "xformers", "sageattention", "safetensors", "numpy",
+)  # fmt: skip
+"""Packages that an image's speed rests on, in the order in which a reader suspects them."""
+
+
+@dataclass(frozen=True)
+class PromptPair:
+    """One prompt of one test: now beside the baseline (the median over the baseline's runs)."""
+
+    index: int
+    text: str
+    seed: int
+    now_s: float
+    baseline_s: float | None
+    change: float | None
+    """Relative change of what is gated: latency, or latency over the reference recipe's (relative mode)."""
+    computed: int | None
+    cached: int | None
+    baseline_computed: float | None
+    decisions: str | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One test as one line of a table."""
+
+    result: Result
+    machine: str
+    label: str
+    """The recipe where it names one test of the run only, else the test."""
+    speedup: float | None
+    """Median over prompts of the reference recipe's latency over this one's; None without a reference."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The judged verdict."""
+        return self.result.judgement.verdict
+
+    @property
+    def recipe(self) -> str:
+        """The recipe, or the test's name where no recipe was used."""
+        return self.result.recipe or self.label
+
+    @cached_property
+    def families(self) -> tuple[str, ...]:
+        """Names of the recipe's tokens without their values: ``bf16``, ``fbcache``, ..."""
+        return families(self.result.recipe)
+
+    @cached_property
+    def anchor(self) -> str:
+        """Fragment that names the test in the page; the same in every run."""
+        slug = re.sub(r"[^a-z0-9]+", "-", self.result.test.rpartition("::")[2].lower()).strip("-")[:48]
+        key = f"{self.machine}\0{self.result.test}".encode("utf-8", "replace")
+        return f"{slug or 'test'}-{hashlib.sha256(key).hexdigest()[:6]}"
+
+    @cached_property
+    def latencies(self) -> tuple[float, ...]:
+        """Latency of every generation, seconds."""
+        return tuple(g.latency_s for g in self.result.measurement.generations)
+
+    @property
+    def n(self) -> int:
+        """Number of timed generations."""
+        return len(self.latencies)
+
+    def percentile(self, q: float) -> float | None:
+        """Percentile ``q`` of the latencies, seconds; None without any."""
+        return float(np.percentile(self.latencies, q)) if self.latencies else None
+
+    @cached_property
+    def p50_s(self) -> float | None:
+        """Median latency, seconds."""
+        return self.percentile(50)
+
+    @cached_property
+    def p90_s(self) -> float | None:
+        """90th percentile of latency, seconds."""
+        return self.percentile(90)
+
+    @cached_property
+    def p99_s(self) -> float | None:
+        """99th percentile of latency, seconds."""
+        return self.percentile(99)
+
+    @property
+    def relative(self) -> bool:
+        """Whether the test is gated relative to the reference recipe timed beside it (another CPU model)."""
+        return any(g.reference_latency_s is not None for g in self.result.measurement.generations)
+
+    @cached_property
+    def speed(self) -> Finding | None:
+        """The finding that carries the change of speed: ``latency``, or ``speed-up`` in relative mode."""
+        names = ("speed-up", "latency") if self.relative else ("latency", "speed-up")
+        found = (finding(self.result, name) for name in names)
+        return next((f for f in found if f is not None and f.change is not None), None)
+
+    @property
+    def change(self) -> float | None:
+        """Relative change of latency, or of speed-up where :attr:`speed` says so."""
+        return None if self.speed is None else self.speed.change
+
+    @property
+    def slowdown(self) -> float:
+        """Sort key: relative loss of speed, 0 where unknown."""
+        if self.speed is None or self.speed.change is None:
+            return 0.0
+        return -self.speed.change if self.speed.metric == "speed-up" else self.speed.change
+
+    @cached_property
+    def computed(self) -> float | None:
+        """Mean computed denoising steps per image."""
+        return _mean(g.computed_steps for g in self.result.measurement.generations)
+
+    @cached_property
+    def cached(self) -> float | None:
+        """Mean cached denoising steps per image."""
+        return _mean(g.cached_steps for g in self.result.measurement.generations)
+
+    @cached_property
+    def baseline_computed(self) -> float | None:
+        """Mean computed steps per image in the baseline."""
+        return _mean(s.computed_steps for run in self.runs for s in run.samples)
+
+    @cached_property
+    def baseline_p50_s(self) -> float | None:
+        """Median over prompts of the baseline's latency, seconds."""
+        values = [p.baseline_s for p in self.prompts if p.baseline_s is not None]
+        return float(np.median(values)) if values else None
+
+    @property
+    def memory_mib(self) -> float | None:
+        """Peak memory, MiB."""
+        return self.result.measurement.peak_memory_mib
+
+    @cached_property
+    def baseline_memory_mib(self) -> float | None:
+        """Median over the baseline's runs of peak memory, MiB."""
+        values = [run.peak_memory_mib for run in self.runs if run.peak_memory_mib is not None]
+        return float(np.median(values)) if values else None
+
+    @cached_property
+    def quality(self) -> Similarity:
+        """Median over prompts of each image metric."""
+        return medians(self.result.quality)
+
+    @cached_property
+    def baseline_quality(self) -> Similarity:
+        """Median of each image metric over the baseline's prompts and runs."""
+        return _medians([s.score for run in self.runs for s in run.samples])
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """The baseline's runs that may be set beside this result, oldest first."""
+        baseline = self.result.baseline
+        if baseline is None or baseline.workload != self.result.workload:
+            return ()
+        return tuple(sorted(baseline.runs, key=lambda run: run.time_utc))
+
+    @cached_property
+    def prompts(self) -> tuple[PromptPair, ...]:
+        """Every generation beside its prompt's baseline."""
+        pairs = []
+        for index, now in enumerate(self.result.measurement.generations):
+            # A body that raised midway leaves fewer generations than prompts; samples() may repeat them.
+            prompt = self.result.workload.prompts[index % max(1, len(self.result.workload.prompts))]
+            samples = [run.samples[index] for run in self.runs if index < len(run.samples)]
+            baseline_s = float(np.median([s.latency_s for s in samples])) if samples else None
+            change = None
+            if now.reference_latency_s:
+                ratios = [s.latency_s / s.reference_latency_s for s in samples if s.reference_latency_s]
+                if ratios:
+                    change = now.latency_s / now.reference_latency_s / float(np.median(ratios)) - 1
+            elif baseline_s:
+                change = now.latency_s / baseline_s - 1
+            pairs.append(
+                PromptPair(
+                    index=index,
+                    text=prompt.text,
+                    seed=prompt.seed,
+                    now_s=now.latency_s,
+                    baseline_s=baseline_s,
+                    change=change,
+                    computed=now.computed_steps,
+                    cached=now.cached_steps,
+                    baseline_computed=_mean(s.computed_steps for s in samples),
+                    decisions=now.decisions,
+                )
+            )
+        return tuple(pairs)
+
+    def phases(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Median seconds of each phase, in the baseline and now; empty where phases were not seen."""
+        before = _phases([s for run in self.runs for s in run.samples])
+        return before, _phases(self.result.measurement.generations)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing of the environment that is not what it was; None for absent."""
+
+    name: str
+    baseline: str | None
+    now: str | None
+    suspect: bool
+    """Whether an image's speed is known to rest on it."""
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.baseline or 'absent'} → {self.now or 'absent'}"
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A whole run, or several of different machines side by side."""
+
+    documents: tuple[RunDocument, ...]
+    rows: tuple[Row, ...]
+    """Worst first."""
+    counts: dict[Verdict, int]
+    differences: tuple[Difference, ...]
+    """Suspects first."""
+    environments: tuple[Environment, ...]
+    """The baselines' environments (of their newest runs), the most frequent first."""
+
+    @property
+    def gated(self) -> int:
+        """Tests that were judged against a baseline."""
+        return sum(d.gated for d in self.documents)
+
+    @property
+    def collected(self) -> int:
+        """Tests that were selected."""
+        return sum(d.collected for d in self.documents)
+
+    @property
+    def failed(self) -> int:
+        """Tests whose verdict fails them."""
+        return sum(n for verdict, n in self.counts.items() if verdict in FAILING)
+
+    @property
+    def tone(self) -> Verdict:
+        """The verdict that colours the whole run: the worst that occurred, ``invalid`` when nothing gated."""
+        # A run that moved baselines had no duty to gate.
+        if self.gated == 0 and not any(d.update for d in self.documents):
+            return min([*self.counts, "invalid"], key=SEVERITY.__getitem__)
+        return min(self.counts, key=SEVERITY.__getitem__, default="passed")
+
+    @cached_property
+    def sentence(self) -> str:
+        """The verdict in one sentence."""
+        return _sentence(self)
+
+    @property
+    def gated_text(self) -> str:
+        """``gated N of M``, the words that every report uses."""
+        return f"gated {self.gated} of {self.collected}"
+
+
+def overview(documents: RunDocument | Sequence[RunDocument]) -> Overview:
+    """Everything the reports need, from one document or one for each machine."""
+    parts = (documents,) if isinstance(documents, RunDocument) else tuple(documents)
+    rows = [row for part in parts for row in _rows(part, machine_label(part) if len(parts) > 1 else "")]
+    rows.sort(key=lambda row: (SEVERITY[row.verdict], -row.slowdown, row.result.test))
+    tally = Counter(row.verdict for row in rows)
+    counts = {verdict: tally[verdict] for verdict in SEVERITY if tally[verdict]}
+    environments = _baseline_environments(rows)
+    return Overview(parts, tuple(rows), counts, _differences(parts, environments), environments)
+
+
+def machine_label(document: RunDocument) -> str:
+    """Short name of a machine: the baseline folder's, with the MIG profile where there is one."""
+    profile = document.hardware.mig_profile
+    return f"{document.gpu} {profile}" if profile else document.gpu
+
+
+def families(recipe: str | None) -> tuple[str, ...]:
+    """Names of the recipe's tokens without their values."""
+    return tuple(token.partition(":")[0] for token in recipe.split("+")) if recipe else ()
+
+
+def finding(result: Result, metric: str) -> Finding | None:
+    """The finding of one metric, or None."""
+    return next((f for f in result.judgement.findings if f.metric == metric), None)
+
+
+def medians(quality: Quality | None) -> Similarity:
+    """Median over prompts of each image metric, None where it was never computed."""
+    return _medians([] if quality is None else quality.scores)
+
+
+def supported_percentile(n: int) -> float:
+    """The percentile that the largest of ``n`` samples bounds with 95 % confidence: 0.05^(1/n).
+
+    (All n samples lie below the q-th percentile with probability q^n.)
+    """
+    return float(0.05 ** (1 / n)) if n else 0.0
+
+
+def clause(item: Finding) -> str:
+    """A finding in a few words: ``6.1 % slower``, ``SSIM 0.012 lower``."""
+    if item.change is None:
+        return item.message or f"{item.metric} {item.verdict}"
+    size, more = abs(item.change), item.change > 0
+    if item.metric == "latency":
+        return f"{percent(size, sign=False)} {'slower' if more else 'faster'}"
+    if item.metric in ("speed-up", "peak memory", "computed steps"):
+        return f"{percent(size, sign=False)} {'more' if more else 'less'} {item.metric}".replace(
+            "less computed", "fewer computed"
+        )
+    return f"{item.metric} {decimals(size, 4 if size < 0.01 else 3 if size < 1 else 2)}" + (
+        " higher" if more else " lower"
+    )
+
+
+def worst_finding(result: Result) -> Finding | None:
+    """The finding that decided the verdict: speed, or else the one furthest past its tolerance."""
+    decisive = [f for f in result.judgement.findings if f.verdict == result.judgement.verdict]
+    first = ("latency", "speed-up")  # what a user feels comes before what explains it
+    return max(decisive, key=lambda f: (f.metric in first, abs(f.change or 0.0) / (f.tolerance or 1.0)), default=None)
+
+
+def step_change(row: Row) -> str | None:
+    """``5 more computed steps per image`` where a cache hits less (or more) often than it did."""
+    if row.computed is None or row.baseline_computed is None:
+        return None
+    delta = row.computed - row.baseline_computed
+    if abs(delta) < 0.05:
+        return None
+    return f"{abs(delta):.2g} {'more' if delta > 0 else 'fewer'} computed steps per image"
+
+
+def _sentence(view: Overview) -> str:
+    total = len(view.rows)
+    skipped = sum(len(d.skipped) for d in view.documents)
+    if not total:
+        return f"Nothing was measured: {plural(skipped, 'test')} skipped." if skipped else "Nothing was measured."
+    moved = next((d.update for d in view.documents if d.update), None)
+    if view.gated == 0 and not moved:
+        return f"Nothing was gated: none of {plural(total, 'test')} could be judged against a baseline."
+    failing = {v: n for v, n in view.counts.items() if v in FAILING}
+    suspects = [str(d) for d in view.differences if d.suspect][:2]
+    if failing:
+        (first, n), *rest = failing.items()
+        lead = f"{n} of {total} {_said(first, n)}" + "".join(f", {m} {_said(v, m)}" for v, m in rest)
+        reasons = [*suspects, _reason(view.rows[0])]
+        return f"{lead}: {'; '.join(r for r in reasons if r)}."
+    if set(view.counts) == {"passed"}:
+        lead = f"All {total} passed" if total > 1 else "The test passed"
+        text = f"{lead}: no slower, no heavier, no worse than the baseline"
+    else:
+        text = ", ".join(f"{n} {_said(v, n)}" for v, n in view.counts.items())
+        text = f"None of {total} failed: {text}"
+    if suspects:
+        text += f", with {' and '.join(suspects)}"
+    if moved:
+        text += f"; baselines updated ({moved})"
+    return text + "."
+
+
+def _said(verdict: Verdict, n: int) -> str:
+    if verdict == "no baseline":
+        return "has no baseline" if n == 1 else "have no baseline"
+    return verdict
+
+
+def _reason(row: Row) -> str:
+    judgement = row.result.judgement
+    name = visible(row.label)
+    if row.verdict == "broken":
+        problem = next(iter(row.result.measurement.problems), judgement.message)
+        return f"{name}: {_first_line(problem)}"
+    if row.verdict == "invalid":
+        return f"{name}: {_first_line(next(iter(row.result.measurement.unfit), judgement.message))}"
+    if row.verdict == "no baseline":
+        return f"record one with --fluxperf-update, starting with {name}"
+    decisive = worst_finding(row.result)
+    what = clause(decisive) if decisive is not None else _first_line(judgement.message)
+    why = step_change(row) or next(iter(judgement.attribution), None)
+    return f"{name} {what}" + (f": {_first_line(why)}" if why else "")
+
+
+def _first_line(text: str, limit: int = 160) -> str:
+    line = visible(text.strip().splitlines()[0] if text.strip() else "").rstrip(".")
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def _rows(document: RunDocument, machine: str) -> Iterable[Row]:
+    references: dict[tuple[str, str], Result] = {}
+    for result in document.results:
+        if result.recipe == result.reference:
+            references.setdefault((result.reference, result.workload.digest), result)
+    recipes = Counter(result.recipe for result in document.results)
+    names = Counter(_name(result) for result in document.results)
+    for result in document.results:
+        reference = references.get((result.reference, result.workload.digest))
+        name = _name(result)
+        label = result.recipe if result.recipe and recipes[result.recipe] == 1 else None
+        yield Row(result, machine, label or (name if names[name] == 1 else result.test), _speedup(result, reference))
+
+
+def _name(result: Result) -> str:
+    return result.test.rpartition("::")[2]
+
+
+def _speedup(result: Result, reference: Result | None) -> float | None:
+    generations = result.measurement.generations
+    ratios = [g.reference_latency_s / g.latency_s for g in generations if g.reference_latency_s and g.latency_s]
+    if not ratios and reference is not None:
+        pairs = zip(reference.measurement.generations, generations, strict=False)
+        ratios = [r.latency_s / g.latency_s for r, g in pairs if g.latency_s]
+    return float(np.median(ratios)) if ratios else None
+
+
+def _mean(values: Iterable[int | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _medians(scores: Sequence[Similarity]) -> Similarity:
+    def median(name: str) -> float | None:
+        values = [v for v in (getattr(s, name) for s in scores) if v is not None]
+        return float(np.median(values)) if values else None
+
+    return Similarity(**{name: median(name) for name in Similarity.__struct_fields__})
+
+
+def _phases(samples: Sequence[object]) -> dict[str, float]:
+    phases: dict[str, float] = {}
+    for label, name in (("text encoding", "text_encode_s"), ("denoising", "denoise_s"), ("decoding", "decode_s")):
+        values = [v for v in (getattr(s, name) for s in samples) if v is not None]
+        if values:
+            phases[label] = float(np.median(values))
+    if phases:
+        total = float(np.median([getattr(s, "latency_s") for s in samples]))  # noqa: B009
+        phases["other"] = max(0.0, total - sum(phases.values()))
+    return phases
+
+
+def _newest_environment(baseline: Baseline) -> Environment | None:
+    newest = max(baseline.runs, key=lambda run: run.time_utc, default=None)
+    return None if newest is None else baseline.environments.get(newest.environment)
+
+
+def _baseline_environments(rows: Iterable[Row]) -> tuple[Environment, ...]:
+    found = [_newest_environment(row.result.baseline) for row in rows if row.result.baseline is not None]
+    environments = {e.digest: e for e in found if e is not None}
+    tally = Counter(e.digest for e in found if e is not None)
+    return tuple(environments[digest] for digest, _ in tally.most_common())
+
+
+def flatten(environment: Environment) -> dict[str, str]:
+    """Everything an environment says, as one flat mapping of names to values."""
+    flat = {"python": environment.python, "platform": environment.platform}
+    for name in ("cuda", "cudnn", "driver"):
+        if value := getattr(environment, name):
+            flat[name] = value
+    return flat | environment.packages | environment.flags
+
+
+def _differences(documents: Sequence[RunDocument], environments: Sequence[Environment]) -> tuple[Difference, ...]:
+    if not environments:
+        return ()
+    before = [flatten(e) for e in environments]
+    now = [flatten(d.environment) for d in documents]
+    order = {name: i for i, name in enumerate((*SUSPECTS, "cuda", "cudnn", "driver"))}
+    order |= {flag: len(order) for d in documents for flag in d.environment.flags}
+    found = []
+    for name in set().union(*before, *now):
+        old = list(dict.fromkeys(e.get(name) for e in before))
+        new = list(dict.fromkeys(e.get(name) for e in now))
+        if set(old) != set(new):
+            found.append(Difference(name, _listed(old), _listed(new), name in order))
+    return tuple(sorted(found, key=lambda d: (order.get(d.name, len(order) + 1), d.name)))
+
+
+def _listed(values: Sequence[str | None]) -> str | None:
+    return None if set(values) == {None} else ", ".join(v or "absent" for v in values)

@@ -1,0 +1,215 @@
+"""A project with fluxperf tests on a small random pipeline, under a clock that counts work instead of time.
+
+Every transformer block costs 10 ms, the text encoders 5 ms each, decoding 40 ms: what the gate sees does not depend on
+the machine, and skipped blocks are really cheaper. ``fault.txt`` in the project breaks things on purpose.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "pipelines"))
+import tinyflux
+
+CONFTEST = """
+from pathlib import Path
+
+import pytest
+
+from pytest_fluxperf import session
+from pytest_fluxperf.measure import runner
+
+
+class WorkClock:
+    now = 0.0
+
+    def mark(self):
+        return WorkClock.now
+
+    def synchronize(self):
+        pass
+
+    def seconds(self, start, end):
+        return end - start
+
+
+session.clock_for = lambda device: WorkClock()
+FAULT = Path(__file__).with_name("fault.txt")
+
+
+@pytest.fixture
+def fault():
+    return FAULT.read_text() if FAULT.exists() else ""
+
+
+COST = {"text_encoder": 0.005, "text_encoder_2": 0.005, "block": 0.010, "vae.decoder": 0.040}
+
+
+def pytest_fluxperf_pipeline(pipe, recipe, config):
+    fault = FAULT.read_text() if FAULT.exists() else ""
+    if not hasattr(pipe, "costed"):
+        object.__setattr__(pipe, "costed", {})
+
+        def cost(module, kind):
+            def work(*_):
+                WorkClock.now += pipe.costed[kind]
+
+            module.register_forward_pre_hook(work)
+
+        cost(pipe.text_encoder, "text_encoder")
+        cost(pipe.text_encoder_2, "text_encoder_2")
+        cost(pipe.vae.decoder, "vae.decoder")
+        for block in (*pipe.transformer.transformer_blocks, *pipe.transformer.single_transformer_blocks):
+            cost(block.attn, "block")  # a block that a cache skips is called, but not what is in it
+    pipe.costed.update(COST)
+    if "slow decode" in fault and recipe != "fp32":
+        pipe.costed["vae.decoder"] *= 1.8
+"""
+
+SUITE = """
+import numpy as np
+import pytest
+import torch
+
+STEPS = 8
+
+
+PROMPTS = ["a red circle on a blue ground", "two green squares"]
+
+
+@pytest.mark.fluxperf(steps=STEPS, size=32, prompts=PROMPTS, seeds=[0, 1, 2])
+@pytest.mark.parametrize("flux", ["fp32", "fp32+fbcache:0.5"], indirect=True)
+def test_recipe(flux, flux_inputs, fault, request):
+    if fault == "cache never hits" and "fbcache" in request.node.name:
+        from diffusers.hooks.first_block_cache import FBCHeadBlockHook
+
+        original = FBCHeadBlockHook._should_compute_remaining_blocks
+        FBCHeadBlockHook._should_compute_remaining_blocks = lambda self, residual: original(self, residual) or True
+        try:
+            return flux(**flux_inputs).images
+        finally:
+            FBCHeadBlockHook._should_compute_remaining_blocks = original
+    if "fbcache" not in request.node.name:
+        return flux(**flux_inputs).images
+    if fault == "raises on the third prompt":
+        test_recipe.calls = getattr(test_recipe, "calls", 0) + 1
+        if test_recipe.calls == 2 + 3:
+            raise RuntimeError("out of luck")
+    if fault == "nan":
+        with torch.no_grad():
+            decode = flux.vae.decode
+            flux.vae.decode = lambda *a, **k: tuple(x * float("nan") for x in decode(*a, **k))
+            try:
+                return flux(**flux_inputs).images
+            finally:
+                del flux.vae.decode
+    if fault == "recompiles":
+        test_recipe.calls = getattr(test_recipe, "calls", 0) + 1
+        torch.compile(lambda x: x + 1, backend="eager", dynamic=False)(torch.zeros(test_recipe.calls))
+    image = np.asarray(flux(**flux_inputs).images[0]).astype(np.float32) / 255
+    if fault == "noise":
+        image = (image + np.random.default_rng(0).normal(0, 0.08, image.shape)).clip(0, 1).astype(np.float32)
+    if fault == "black":
+        image = image * 0
+    if fault == "shifted":
+        image = np.roll(image, 8, axis=1)
+    if fault == "other size":
+        image = image[:16, :16]
+    if fault == "returns nothing":
+        return None
+    return image
+"""
+
+
+class Project:
+    """Runs the suite as a user would, in this process."""
+
+    def __init__(self, pytester: pytest.Pytester, model: Path) -> None:
+        self.pytester = pytester
+        self._arguments = ("--gpu=cpu", f"--fluxperf-model={model}", "--fluxperf-latency=absolute")
+        pytester.makeconftest(CONFTEST)
+        pytester.makepyfile(test_suite=SUITE)
+        pytester.makeini("[pytest]\naddopts = -p no:benchmark")
+
+    def run(self, *arguments: str, fault: str = "", latency: str | None = None) -> pytest.RunResult:
+        (self.pytester.path / "fault.txt").write_text(fault)
+        mode = () if latency is None else (f"--fluxperf-latency={latency}",)
+        return self.pytester.runpytest_inprocess(*self._arguments, *mode, *arguments)
+
+    @property
+    def baselines(self) -> Path:
+        return self.pytester.path / "baselines" / "cpu"
+
+    @property
+    def runs(self) -> list[Path]:
+        return sorted((self.pytester.path / "reports").iterdir())
+
+    def results(self) -> dict:
+        """results.json of the last run."""
+        return json.loads((self.runs[-1] / "results.json").read_text())
+
+    def judgement(self, part: str) -> dict:
+        (found,) = [r for r in self.results()["results"] if part in r["test"]]
+        return found["judgement"]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory) -> Path:
+    return tinyflux.save(tmp_path_factory.mktemp("tinyflux"))
+
+
+@pytest.fixture
+def project(pytester, model) -> Project:
+    return Project(pytester, model)
+
+
+@pytest.fixture(scope="session")
+def record(tmp_path_factory):
+    """``record(project, mode)``: baselines of three sessions in a gating mode, measured once and copied after."""
+    kept: dict[str, Path] = {}
+
+    def copy_or_record(project: Project, mode: str) -> Project:
+        target = project.pytester.path / "baselines"
+        if mode not in kept:
+            for step in ("--fluxperf-update", "--fluxperf-append", "--fluxperf-append"):
+                assert project.run(step, latency=mode).ret == 0
+            shutil.rmtree(project.pytester.path / "reports")
+            kept[mode] = tmp_path_factory.mktemp("recorded") / mode
+            shutil.copytree(target, kept[mode])
+        else:
+            shutil.copytree(kept[mode], target)
+        return project
+
+    return copy_or_record
+
+
+@pytest.fixture
+def recorded(project, record) -> Project:
+    """The project with baselines."""
+    return record(project, "absolute")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loaded():
+    """Load once what runs in this process share; pytester forgets modules that a run imported first."""
+    import filelock
+    import flip_evaluator
+    import torch
+    import torch._dynamo
+    import torch._inductor
+    import torchao.quantization
+    import torchmetrics.functional.image
+    from diffusers import FluxPipeline
+    from diffusers.hooks import first_block_cache
+
+    import pytest_fluxperf.execution
+    import pytest_fluxperf.pipelines.pool
+    import pytest_fluxperf.quality.metrics
+
+    torch.set_num_threads(1)  # so small a model gains nothing from more, and tests share the machine
+    return filelock, flip_evaluator, torchmetrics, torchao, FluxPipeline, first_block_cache, pytest_fluxperf

@@ -1,0 +1,154 @@
+"""Broken on purpose: each fault gets its verdict, its message, and exit code 1; an unchanged rerun passes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+
+def test_an_unchanged_rerun_passes(recorded):
+    result = recorded.run()
+    result.assert_outcomes(passed=2)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*gated 2 of 2*"])
+    assert {r["judgement"]["verdict"] for r in recorded.results()["results"]} == {"passed"}
+
+
+def test_ten_percent_more_in_one_phase(recorded):
+    result = recorded.run(fault="slow decode")
+    result.assert_outcomes(passed=1, failed=1)
+    assert result.ret == 1
+    judgement = recorded.judgement("fbcache")
+    assert judgement["verdict"] == "regressed"
+    assert "latency" in judgement["message"]
+    assert "decod" in judgement["message"]
+    result.stdout.fnmatch_lines(["E*fluxperf: regressed: *latency*", "FAILED*fbcache*regressed*"])
+    assert "pytest_fluxperf/" not in result.stdout.str().split("= fluxperf =")[0]  # no traceback of ours
+
+
+def test_a_cache_that_silently_never_hits(recorded):
+    result = recorded.run(fault="cache never hits")
+    result.assert_outcomes(passed=1, failed=1)
+    judgement = recorded.judgement("fbcache")
+    assert judgement["verdict"] == "regressed"
+    assert any(f["metric"] == "computed steps" and f["verdict"] == "regressed" for f in judgement["findings"])
+
+
+@pytest.mark.parametrize(
+    ("fault", "verdict", "message"),
+    [
+        ("noise", "regressed", "SSIM"),
+        ("shifted", "regressed", "SSIM"),
+        ("black", "broken", "is black"),
+        ("nan", "broken", "NaN or infinite"),
+        ("other size", "broken", "is 16×16 pixels, not 32×32"),
+        ("returns nothing", "broken", "returned nothing (None)"),
+        ("recompiles", "broken", "recompiled 6 times in the measured region"),
+        ("raises on the third prompt", "broken", "RuntimeError: out of luck"),
+    ],
+)
+def test_a_fault_gets_its_own_verdict_and_message(recorded, fault, verdict, message):
+    result = recorded.run(fault=fault)
+    result.assert_outcomes(passed=1, failed=1)
+    assert result.ret == 1
+    judgement = recorded.judgement("fbcache")
+    assert judgement["verdict"] == verdict
+    assert message in judgement["message"]
+
+
+def test_a_body_that_raises_shows_its_own_traceback(recorded):
+    result = recorded.run(fault="raises on the third prompt")
+    result.stdout.fnmatch_lines(
+        [
+            "*raise RuntimeError*",
+            "E*RuntimeError: out of luck",
+            "E*fluxperf: broken: the test raised at generation 3 of 6",
+        ]
+    )
+
+
+def test_no_baseline(project):
+    result = project.run()
+    result.assert_outcomes(failed=2)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*no baseline is stored; record one with --fluxperf-update*", "*gated 0 of 2*"])
+
+
+def test_a_baseline_of_other_hardware(recorded):
+    for path in recorded.baselines.rglob("*.json"):
+        content = json.loads(path.read_text())
+        content["hardware"] = {"kind": "cuda", "name": "NVIDIA H100 80GB HBM3", "memory_mib": 81559, "host_cpu": "x"}
+        path.write_text(json.dumps(content))
+    result = recorded.run()
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*the baseline was recorded on NVIDIA H100 80GB HBM3*"])
+
+
+def test_another_workload_is_no_baseline(recorded):
+    result = recorded.run("--fluxperf-steps=4")
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*another workload (steps 8 → 4*"])
+
+
+def test_relative_mode_gates_the_speed_up_over_the_reference(project, record):
+    record(project, "relative")
+    assert project.run(latency="relative").ret == 0
+    measured = next(r for r in project.results()["results"] if "fbcache" in r["test"])["measurement"]["generations"]
+    assert all(g["reference_latency_s"] > g["latency_s"] for g in measured)
+    result = project.run("--fluxperf-max-slowdown=0.05", latency="relative", fault="slow decode")
+    assert result.ret == 1
+    assert "speed-up over fp32" in project.judgement("fbcache")["message"]
+
+
+def test_the_reference_is_made_once_and_shared(recorded):
+    recorded.run()
+    results = recorded.results()["results"]
+    first, second = ([p["sha256"] for p in r["quality"]["references"]] for r in results)
+    assert first == second
+    assert len(list((recorded.runs[-1] / "references").glob("*.json"))) == 1
+
+
+@pytest.mark.parametrize("update", ["--fluxperf-update", "--fluxperf-update=new", "--fluxperf-append"])
+def test_broken_results_are_never_recorded(recorded, update):
+    before = {p: p.read_bytes() for p in recorded.baselines.rglob("*.json") if "fbcache" in p.name}
+    result = recorded.run(update, fault="black")
+    assert result.ret == 1
+    assert {p: p.read_bytes() for p in before} == before
+    result.stdout.fnmatch_lines(["*fbcache*refused, broken*"])
+
+
+def test_update_accepts_a_regression_and_says_old_and_new(recorded):
+    result = recorded.run("--fluxperf-update", fault="slow decode")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*fbcache*replaced, p50 * → *"])
+    assert recorded.run(fault="slow decode").ret == 0
+    assert recorded.judgement("fbcache")["verdict"] == "passed"
+
+
+def test_update_new_does_not_accept_a_regression(recorded):
+    assert recorded.run("--fluxperf-update=new", fault="slow decode").ret == 1
+
+
+def test_append_does_not_accept_a_regression(recorded):
+    assert recorded.run("--fluxperf-append", fault="slow decode").ret == 1
+
+
+def test_a_recipe_that_cannot_run_is_a_skip_that_says_what_is_missing(project):
+    project.pytester.makepyfile(
+        test_suite="""
+        import pytest
+
+        @pytest.mark.fluxperf(steps=2, size=32, recipe="fp32+fp8")
+        def test_fp8(flux, flux_inputs):
+            return flux(**flux_inputs).images
+        """
+    )
+    result = project.run("-rs")
+    result.assert_outcomes(skipped=1)
+    assert result.ret == 1  # nothing was gated
+    result.stdout.fnmatch_lines(["SKIPPED*fp8 needs a CUDA GPU*", "*this run gated nothing, so it fails*"])
+    assert project.results()["skipped"][0]["reason"].startswith("recipe fp32+fp8")
+    strict = project.run("--fluxperf-strict")
+    strict.assert_outcomes(errors=1)
+    strict.stdout.fnmatch_lines(["*fp8 needs a CUDA GPU*--fluxperf-strict fails what cannot run*"])

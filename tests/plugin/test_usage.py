@@ -1,0 +1,224 @@
+"""What a newcomer types: bad input, selection, own serving code, xdist, JUnit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import pytest
+
+OWN_CODE = """
+import numpy as np
+import pytest
+
+@pytest.mark.fluxperf(prompts=["one", "two"], seeds=[0, 1, 2], warmup=0)
+def test_our_server(flux_inputs):
+    from conftest import WorkClock
+
+    WorkClock.now += 1.0
+    rng = np.random.default_rng(len(flux_inputs["prompt"]) + flux_inputs["generator"].initial_seed())
+    return rng.random((48, 64, 3))
+"""
+
+
+def usage(result: pytest.RunResult) -> str:
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    lines = [line for line in result.stderr.lines if line.startswith("ERROR:")]
+    assert len(lines) == 1, result.stderr.str()
+    return lines[0]
+
+
+def test_unknown_gpu(project):
+    assert "h1000" in usage(project.run("--gpu=h1000"))
+
+
+def test_a_gpu_that_is_not_there(project):
+    assert "h100" in usage(project.run("--gpu=h100"))
+
+
+@pytest.mark.parametrize(
+    ("marker", "recipe", "complaint"),
+    [
+        ("stepz=3", "fp32", "no argument 'stepz' (did you mean 'steps'?)"),
+        ("steps=-1", "fp32", "fluxperf(steps=...) must be an integer of at least 1, not -1"),
+        ("size=100", "fp32", "must be divisible by 16"),
+        ("prompts=[]", "fp32", "non-empty list"),
+        ("prompts='nowhere.txt'", "fp32", "no prompt set or file 'nowhere.txt'"),
+        ("max_slowdown=0.001", "fp32", "under 1 % cannot be decided"),
+        ("reference='fp33'", "fp32", "unknown token 'fp33'; did you mean 'fp32'?"),
+        ("", "fp32+fbcash:0.1", "unknown token 'fbcash'; did you mean 'fbcache'?"),
+        ("", "fp32+bf16", "one dtype token"),
+    ],
+)
+def test_a_bad_marker_or_recipe_names_the_test_and_the_remedy(project, marker, recipe, complaint):
+    project.pytester.makepyfile(
+        test_suite=f"""
+        import pytest
+
+        @pytest.mark.fluxperf({marker})
+        @pytest.mark.parametrize("flux", ["{recipe}"], indirect=True)
+        def test_it(flux, flux_inputs):
+            return flux(**flux_inputs).images
+        """
+    )
+    error = usage(project.run())
+    assert complaint in error
+    assert "test_suite.py::test_it" in error
+
+
+def test_a_folder_that_is_no_flux_pipeline(project, tmp_path):
+    error = usage(project.run(f"--fluxperf-model={tmp_path}"))
+    assert "not a diffusers pipeline" in error
+
+
+def test_a_model_that_does_not_exist(project):
+    assert "no such folder and no known name" in usage(project.run("--fluxperf-model=flux-dvo"))
+
+
+def test_zero_prompts_in_a_file(project):
+    (project.pytester.path / "none.txt").write_text("# nothing\n")
+    project.pytester.makepyfile(test_suite=OWN_CODE.replace('prompts=["one", "two"]', 'prompts="none.txt"'))
+    assert "none.txt: zero prompts" in usage(project.run())
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere; the next test covers the check")
+def test_a_reports_folder_without_permission(project):
+    folder = project.pytester.mkdir("locked")
+    folder.chmod(0o500)
+    assert "cannot be written" in usage(project.run(f"--fluxperf-reports={folder}/here"))
+
+
+def test_a_reports_folder_that_is_a_file_is_seen_before_measuring(project):
+    (project.pytester.path / "taken").write_text("")
+    result = project.run(f"--fluxperf-reports={project.pytester.path}/taken")
+    assert "reports folder" in usage(result)
+    assert "passed" not in result.stdout.str()
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda text: text[: len(text) // 2], ".json"),
+        (lambda text: text.replace('"format": 1', '"format": 99'), "99"),
+        (lambda text: text.replace('"latency_s": 0', '"latency_s": -0', 1), "latency_s"),
+        (lambda text: "", ".json"),
+    ],
+    ids=["truncated", "future", "edited", "empty"],
+)
+def test_a_damaged_baseline_is_named(recorded, damage, complaint):
+    path = sorted(recorded.baselines.rglob("test_recipe*.json"))[0]
+    path.write_text(damage(path.read_text()))
+    error = usage(recorded.run())
+    assert path.name in error
+    assert complaint in error
+
+
+def test_own_serving_code_is_gated_by_its_stored_pictures(project):
+    project.pytester.makepyfile(test_suite=OWN_CODE)
+    assert project.run("--fluxperf-update").ret == 0
+    assert len(list((project.baselines / "images").glob("*.png"))) == 6
+    result = project.run()
+    quality = project.results()["results"][0]["quality"]
+    assert quality["reference"] == "baseline"
+    assert quality["scores"][0]["ssim"] == pytest.approx(1)
+    result.stdout.fnmatch_lines(["*gated 1 of 1*"])
+    project.pytester.makepyfile(test_suite=OWN_CODE.replace("(48, 64, 3)", "(48, 32, 3)"))
+    result = project.run()
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*broken: *32×48 pixels with a reference of 64×48*"])
+
+
+def test_last_failed_keyword_and_exit_first(recorded):
+    assert recorded.run(fault="black").ret == 1
+    again = recorded.run("--lf", fault="black")
+    again.assert_outcomes(failed=1)
+    recorded.run("-k", "fbcache").assert_outcomes(passed=1, deselected=1)
+
+
+def test_collect_only_measures_nothing_and_imports_nothing_heavy(project):
+    script = (
+        "import sys, pytest\n"
+        f"code = pytest.main({['--collect-only', '-q', '--gpu=cpu']!r})\n"
+        "loaded = [m for m in ('torch', 'diffusers', 'transformers') if m in sys.modules]\n"
+        "sys.exit(f'loaded {loaded}' if loaded else code)\n"
+    )
+    (project.pytester.path / "conftest.py").unlink()
+    suite = project.pytester.path / "test_suite.py"
+    suite.write_text(suite.read_text().replace("import torch\n", "").replace("import numpy as np\n", ""))
+    done = subprocess.run([sys.executable, "-c", script], cwd=project.pytester.path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 tests collected" in done.stdout
+    assert not (project.pytester.path / "reports").exists()
+
+
+def test_a_project_without_fluxperf_tests_pays_nothing(pytester):
+    pytester.makepyfile("def test_plain(): pass")
+    script = (
+        "import sys, pytest\n"
+        "code = pytest.main(['-q'])\n"
+        "heavy = ('torch', 'diffusers', 'numpy', 'jinja2', 'matplotlib', 'msgspec', 'PIL', 'pynvml')\n"
+        "loaded = [m for m in heavy if m in sys.modules]\n"
+        "sys.exit(f'loaded {loaded}' if loaded else code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=pytester.path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "pytest_fluxperf.plugin"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_under_xdist_results_meet_and_the_device_is_taken_in_turns(recorded, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (recorded.pytester.path / "fault.txt").write_text("")
+    result = recorded.pytester.runpytest_subprocess(*recorded._arguments, "-n2")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["*gated 2 of 2*"])
+    document = recorded.results()
+    assert {r["worker"] for r in document["results"]} == {"gw0", "gw1"}
+    assert "torch" in document["environment"]["packages"]
+    assert document["collected"] == document["gated"] == 2
+    assert len(list(recorded.runs[-1].glob("references/*.json"))) == 1
+
+
+def test_junit_sees_the_failure_and_the_figures(recorded):
+    recorded.run("--junitxml=out.xml", fault="slow decode")
+    cases = {case.get("name"): case for case in ElementTree.parse(recorded.pytester.path / "out.xml").iter("testcase")}
+    failed = cases["test_recipe[fp32+fbcache:0.5]"]
+    assert "regressed" in failed.find("failure").get("message")
+    properties = {p.get("name"): p.get("value") for p in failed.iter("property")}
+    assert float(properties["fluxperf_p50_s"]) > 0
+
+
+def test_the_run_leaves_its_three_files(recorded):
+    recorded.run()
+    names = {path.name for path in recorded.runs[-1].iterdir()}
+    assert {"results.json", "report.html", "summary.md", "images"} <= names
+
+
+def test_hostile_prompts_are_escaped_everywhere(project):
+    prompts = [
+        '<script>alert(1)</script> & "quotes" \'</style>',
+        "bell \x07 nul \x00 escape \x1b[31m",
+        "🦊" * 50,
+        "x" * 10_000,
+    ]
+    suite = project.pytester.path / "test_suite.py"
+    suite.write_text(
+        "import pytest\n"
+        f"@pytest.mark.fluxperf(steps=2, size=32, seeds=[0, 1], prompts={prompts!r}, recipe='fp32')\n"
+        "def test_it(flux, flux_inputs):\n"
+        "    return flux(**flux_inputs).images\n"
+    )
+    assert project.run("--fluxperf-update").ret == 0
+    assert project.run().ret == 0
+    html = (project.runs[-1] / "report.html").read_text()
+    assert "<script>alert(1)" not in html
+    assert "\x00" not in html
+    document = json.loads((project.runs[-1] / "results.json").read_text())
+    assert [p["text"] for p in document["results"][0]["workload"]["prompts"]][:4] == prompts

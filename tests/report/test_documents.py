@@ -1,0 +1,107 @@
+"""results.json, summary.md, the terminal table and JUnit properties."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import report_documents as documents
+
+from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.report import junit_properties, load_document, merge, write_document
+from pytest_fluxperf.report.markdown import COMMENT_LIMIT, render_markdown
+from pytest_fluxperf.report.terminal import progress_line, terminal_summary
+from pytest_fluxperf.report.text import columns
+
+
+@pytest.mark.parametrize("name", ["passing", "failing", "broken", "ungated", "hostile"])
+def test_results_json_holds_everything(tmp_path, name):
+    document = getattr(documents, name)()
+    write_document(document, tmp_path / "results.json")
+    assert load_document(tmp_path / "results.json") == document
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "is not a results.json"),
+        (b"{}", "is not a results.json"),
+        (b'{"format": 99}', "has format 99, this pytest-fluxperf reads up to 1; upgrade"),
+        (b'{"format": 1, "session": 3}', "is damaged"),
+        (b"\xff", "is not a results.json"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path, content, complaint):
+    path = tmp_path / "results.json"
+    path.write_bytes(content)
+    with pytest.raises(FluxPerfError, match=complaint):
+        load_document(path)
+    with pytest.raises(FluxPerfError, match=r"nothing\.json"):
+        load_document(tmp_path / "nothing.json")
+
+
+def test_shards_of_one_machine_become_one_document_and_machines_stay_apart():
+    whole = documents.failing()
+    half = len(whole.results) // 2
+    shards = [
+        msgspec.structs.replace(whole, results=part, collected=len(part), skipped=(), session=f"s{i}")
+        for i, part in enumerate((whole.results[:half], whole.results[half:]))
+    ]
+    (merged,) = merge(shards)
+    assert {r.test for r in merged.results} == {r.test for r in whole.results}
+    assert merged.collected == len(whole.results)
+    other = msgspec.structs.replace(whole, gpu="h200")
+    assert len(merge([whole, other])) == 2
+
+
+@pytest.mark.parametrize("width", [40, 80, 140])
+@pytest.mark.parametrize("name", ["passing", "failing", "broken", "ungated", "hostile"])
+def test_the_terminal_table_fits_and_says_gated_n_of_m(name, width):
+    lines = terminal_summary(getattr(documents, name)(), width)
+    assert max(map(columns, lines)) <= width
+    assert re.search(r"gated \d+ of \d+", " ".join(lines))
+    assert not any("\x1b" in line for line in lines)
+
+
+def test_the_terminal_shows_the_worst_first():
+    text = "\n".join(terminal_summary(documents.failing(), 120))
+    assert text.index("regressed  ") < text.index("improved  ") < text.index("passed  ")
+
+
+def test_progress_fits_the_line():
+    line = progress_line("perf_tests/test_caching.py::test_fora[x]", "fp32+fora", 3, 8, 1.234, width=60)
+    assert line == "test_fora[x] fp32+fora 3/8  p50 1.234 s"
+    assert columns(progress_line("t" * 300, None, 3, 8, 1.0, width=40)) <= 40
+
+
+def test_markdown_says_the_same_and_escapes():
+    text = render_markdown(documents.failing())
+    assert "2 of 16 regressed" in text
+    assert "**gated 16 of 18**" in text
+    assert text.index("🔴 regressed") < text.index("🟢 passed")
+    hostile = render_markdown(documents.hostile())
+    assert "<script" not in hostile
+    assert "\x07" not in hostile
+
+
+def test_markdown_fits_a_comment_and_counts_what_it_left_out():
+    text = render_markdown(documents.many(400, None))
+    assert len(text.encode()) <= COMMENT_LIMIT
+    small = render_markdown(documents.many(60, None), limit=6000)
+    assert len(small.encode()) <= 6000
+    assert re.search(r"\*\d+ of 60 tests left out", small)
+
+
+def test_junit_properties_are_plain_figures():
+    result = documents.failing().results[0]
+    properties = dict(junit_properties(result))
+    latencies = sorted(g.latency_s for g in result.measurement.generations)
+    assert latencies[0] <= float(properties["fluxperf_p50_s"]) <= latencies[-1]
+    assert properties["fluxperf_verdict"] == result.judgement.verdict
+    assert properties["fluxperf_n"] == str(len(latencies))
+    assert "fluxperf_ssim" in properties
