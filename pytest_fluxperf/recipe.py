@@ -132,7 +132,7 @@ class Recipe:
 
     @property
     def dtype(self) -> str:
-        """``fp32``, ``bf16`` or ``fp16``; a whole recipe runs in ``bf16``."""
+        """``fp32``, ``bf16`` or ``fp16``; for a whole recipe, what it runs in on a GPU."""
         token = self.token("dtype")
         return "bf16" if token is None else token.name
 

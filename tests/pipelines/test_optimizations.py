@@ -272,8 +272,8 @@ class TestWhole:
         prepared = prepare("fastest:computed=2")
         generate(prepared)
         assert str(prepared.recipe) == "fastest:computed=2"
-        assert prepared.facts()["recipe"] == "bf16+fbcache:0.2,computed=2+compile"
-        assert prepared.dtype == "bf16"
+        assert prepared.facts()["recipe"] == "fp32+fbcache:0.2,computed=2+compile"
+        assert prepared.dtype == "fp32"
         assert prepared.steps.decisions == "10001000"
         assert prepared.problems() == ()
 

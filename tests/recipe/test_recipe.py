@@ -80,6 +80,14 @@ def test_usage(name, usage):
     assert next(spec.usage for spec in specs() if spec.name == name) == usage
 
 
+def test_a_dtype_for_recipes_that_name_none():
+    assert str(parse("fbcache:0.3", dtype="fp32")) == "fp32+fbcache:0.3"
+    assert str(parse("fbcache:0.3+bf16", dtype="fp32")) == "bf16+fbcache:0.3"
+    assert str(parse("fastest", dtype="fp32")) == "fastest"
+    with pytest.raises(FluxPerfError, match="computes in fp16 and bf16 only"):
+        parse("cudnn", dtype="fp32")
+
+
 def test_what_a_recipe_says_of_itself():
     recipe = parse("fp16+fbcache:0.3,computed=8+compile")
     assert recipe.dtype == "fp16"
