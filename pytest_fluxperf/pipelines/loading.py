@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.pipelines import randomflux
+from pytest_fluxperf.pipelines.integrity import check_model_folder
 from pytest_fluxperf.pipelines.models import ModelInfo
 from pytest_fluxperf.pipelines.optimizations.dtype import TORCH_NAMES
 from pytest_fluxperf.pipelines.quiet import quiet
@@ -46,6 +48,8 @@ def free(device: str) -> None:
 def _from_pretrained(info: ModelInfo, torch_dtype: Any) -> Any:
     from diffusers import FluxPipeline
 
+    if Path(info.source).is_dir():
+        check_model_folder(Path(info.source))
     try:
         return FluxPipeline.from_pretrained(info.source, dtype=torch_dtype)
     except Exception as error:

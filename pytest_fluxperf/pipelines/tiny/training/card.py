@@ -1,0 +1,137 @@
+"""The model card, written from ``training.json`` and ``evaluation.json`` alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_TEXT = """\
+---
+license: apache-2.0
+library_name: diffusers
+pipeline_tag: text-to-image
+---
+
+# tiny
+
+A FLUX.1 pipeline small enough to ship inside a test tool: the classes of the real thing (`FluxTransformer2DModel`
+with double and single blocks, guidance embedding and rotary positions, a 16-channel `AutoencoderKL`, `CLIPTextModel`,
+`T5EncoderModel`, `FlowMatchEulerDiscreteScheduler` with dynamic shifting), {size} of float16 safetensors. It draws
+256×256 pictures of coloured shapes from captions of a small grammar.
+
+It exists so that performance and quality gates can be tried and tested on any machine without a download: prompts
+change its pictures, step caches hit on it, and quantization costs it a little quality, as with FLUX.1-dev.
+
+**Not for**: making pictures for people, judging how FLUX.1-dev will look or how fast it will be, or any prompt
+outside its grammar. Thresholds and coefficients of step caches that suit it do not transfer to other models.
+
+```python
+import torch
+from diffusers import FluxPipeline
+from pytest_fluxperf.pipelines.tiny import MODEL_DIR
+
+pipe = FluxPipeline.from_pretrained(MODEL_DIR)
+pipe("a small red ring left of a large blue star on a striped green background",
+     height=256, width=256, num_inference_steps=28, guidance_scale=3.5, max_sequence_length={tokens},
+     generator=torch.Generator().manual_seed(0)).images[0]
+```
+
+`max_sequence_length={tokens}` is what it was trained with; `fluxperf.json` holds these defaults.
+
+## Captions
+
+One to three objects (`small` or `large`; eight colours; eight shapes), where they are (nine places for one object;
+`left of`, `right of`, `above`, `below` for two; a row, a column or a triangle for three), and a background (five
+patterns, six colours): `training/scenes.py` is the grammar. One caption in sixteen, by its CRC-32, is held out from
+training; every figure below is from held-out captions.
+
+![24 held-out captions and their pictures](../../../../docs/tiny-contact-sheet.png)
+
+## Training
+
+`python -m pytest_fluxperf.pipelines.tiny.training --out DIR`, which goes on after any interruption: {seconds} on one
+{hardware} with torch {torch}, seed {seed}. VAE: {vae_steps} steps of {vae_batch} pictures; flow matching of transformer
+and text encoders together: {flow_steps} steps of {flow_batch}, captions dropped one time in ten; distillation of
+guidance into the guidance embedding: {distil_steps} steps of {distil_batch}; {pictures} rendered scenes.
+
+## Figures
+
+Written by `python -m pytest_fluxperf.pipelines.tiny.training.evaluate`, {machine}, {steps} steps.
+
+**Reconstruction.** VAE on {vae_scenes} held-out scenes: {vae_psnr:.1f} dB PSNR.
+
+**Prompt adherence.** A checker that segments the picture by hue accepts {accepted:.1%} of {objects} objects in
+{prompts} held-out prompts (colour found {color:.1%}, shape right {shape:.1%}, size right {size_right:.1%}, place right
+{place:.1%}).
+
+**Guidance** works as in FLUX.1-dev, stronger adherence for higher values ({guidance_prompts} prompts):
+
+{guidance_table}
+
+**Step caches**, medians over {caching_prompts} prompts against the uncached picture (TeaCache with coefficients
+fitted to this model, R² {r_squared:.2f}):
+
+{cache_table}
+
+![Computed steps against SSIM and FLIP](../../../../docs/tiny-cache-curves.png)
+
+**Precision** against fp32:
+
+{precision_table}
+"""
+
+
+def write(folder: Path) -> None:
+    """Write ``README.md`` beside the weights."""
+    training = json.loads((folder / "training.json").read_text())
+    figures = json.loads((folder / "evaluation.json").read_text())
+    settings = json.loads((folder / "fluxperf.json").read_text())
+    plan, adherence = training["plan"], figures["adherence"]
+    weights = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+    text = _TEXT.format(
+        size=f"{weights / 2**20:.1f} MiB",
+        tokens=settings["max_sequence_length"],
+        seconds=f"{sum(training['seconds'].values()) / 60:.0f} minutes",
+        hardware=training["hardware"],
+        torch=training["torch"],
+        machine=figures["machine"],
+        steps=figures["steps"],
+        vae_scenes=figures["vae"]["scenes"],
+        vae_psnr=figures["vae"]["psnr_db"],
+        size_right=adherence["size"],
+        guidance_prompts=figures["guidance"][0]["prompts"],
+        guidance_table=_table(
+            ("guidance_scale", "objects accepted"),
+            [(f"{row['guidance']:g}", f"{row['accepted']:.1%}") for row in figures["guidance"]],
+        ),
+        caching_prompts=figures["caching"][0]["prompts"],
+        r_squared=figures["teacache"]["r_squared"],
+        cache_table=_distances(figures["caching"]),
+        precision_table=_distances(figures["precision"]),
+        **{name: plan[name] for name in plan if name not in ("vae_rate", "flow_rate", "distil_rate")},
+        **{name: adherence[name] for name in ("accepted", "objects", "prompts", "color", "shape", "place")},
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _distances(rows: Sequence[dict[str, Any]]) -> str:
+    return _table(
+        ("recipe", "computed steps", "SSIM", "PSNR dB", "FLIP"),
+        [
+            (
+                f"`{row['recipe']}`",
+                f"{row['computed_steps']:.1f}",
+                f"{row['ssim']:.4f}",
+                f"{row['psnr_db']:.1f}",
+                f"{row['flip']:.4f}",
+            )
+            for row in rows
+        ],
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

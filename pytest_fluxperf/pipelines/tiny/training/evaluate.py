@@ -1,0 +1,244 @@
+"""Measure a trained model and write its card: ``python -m pytest_fluxperf.pipelines.tiny.training.evaluate``.
+
+Fits TeaCache's coefficients, then fills ``evaluation.json`` and ``README.md`` beside the weights, and draws the
+contact sheet and the threshold curves. Everything is computed with held-out prompts through FluxPipeline itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import random
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+import torch
+
+from pytest_fluxperf.pipelines.models import resolve
+from pytest_fluxperf.pipelines.optimizations.calibration import fit_coefficients
+from pytest_fluxperf.pipelines.pool import Pool, Prepared
+from pytest_fluxperf.quality.images import Pixels, pictures_of
+from pytest_fluxperf.quality.metrics import Metrics
+from pytest_fluxperf.recipe import parse
+
+from . import card, scenes, vae
+from .checker import check
+
+FBCACHE = (0.05, 0.1, 0.15, 0.2, 0.3)
+TEACACHE = (0.1, 0.2, 0.3, 0.4, 0.6)
+GUIDANCES = (1.0, 2.0, 3.5, 5.0)
+STEPS = 28
+GUIDANCE = 3.5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is generated."""
+
+    reconstructions: int = 128
+    adherence: int = 200
+    guidance: int = 50
+    caching: int = 16
+    calibration: int = 16
+
+
+SMOKE = Plan(reconstructions=2, adherence=1, guidance=1, caching=1, calibration=1)
+
+
+class Evaluation:
+    """Generates with one model; every method fills one section of the figures."""
+
+    def __init__(self, folder: Path, plan: Plan, steps: int = STEPS, device: str = "cpu") -> None:
+        self.folder, self.plan, self.steps, self.device = folder, plan, steps, device
+        self.scenes = scenes.held_out_scenes(max(plan.adherence, plan.caching))
+        self.tokens = resolve(str(folder)).defaults.max_sequence_length
+
+    def prepare(self, recipe: str) -> Prepared:
+        """A pipeline under a recipe, released by the caller."""
+        if not hasattr(self, "_pool"):
+            self._pool = Pool(resolve(str(self.folder)), self.device)
+        return self._pool.acquire(parse(recipe), steps=self.steps)
+
+    def picture(self, prepared: Prepared, prompt: str, seed: int, guidance: float = GUIDANCE) -> Pixels:
+        """One picture, float32 (256, 256, 3)."""
+        prepared.begin()
+        output = prepared.pipe(
+            prompt,
+            height=scenes.CANVAS,
+            width=scenes.CANVAS,
+            num_inference_steps=self.steps,
+            guidance_scale=guidance,
+            max_sequence_length=self.tokens,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        (pixels,) = pictures_of(output)
+        return pixels
+
+    def calibrate(self) -> dict[str, Any]:
+        """TeaCache's coefficients for these weights, fitted on training captions and written to fluxperf.json."""
+        rng = random.Random(1)
+        prompts = [scenes.caption(s) for s in list(_take(scenes.samples(rng.randrange(2**31), held_out=False), 16))]
+        prepared = self.prepare("fp32")
+        fit = fit_coefficients(
+            prepared.pipe,
+            prompts[: self.plan.calibration],
+            steps=self.steps,
+            guidance=GUIDANCE,
+            height=scenes.CANVAS,
+            width=scenes.CANVAS,
+            max_sequence_length=self.tokens,
+        )
+        prepared.release()
+        path = self.folder / "fluxperf.json"
+        settings = json.loads(path.read_text())
+        settings["teacache_coefficients"] = [float(f"{c:.9g}") for c in fit.coefficients]
+        path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+        del self._pool  # what it holds knows the old coefficients
+        return {"coefficients": settings["teacache_coefficients"], "r_squared": fit.r_squared, "pairs": len(fit.pairs)}
+
+    def reconstruction(self) -> dict[str, Any]:
+        """PSNR of the VAE on held-out scenes."""
+        prepared = self.prepare("fp32")
+        value = vae.psnr(prepared.pipe.vae, vae.held_out_rows(self.plan.reconstructions), self.device, batch=8)
+        prepared.release()
+        return {"psnr_db": value, "scenes": self.plan.reconstructions}
+
+    def adherence(self, guidance: float, count: int, sheet: list[tuple[str, Pixels]] | None = None) -> dict[str, Any]:
+        """Share of asked-for objects that the checker accepts."""
+        prepared = self.prepare("fp32")
+        checks = []
+        for seed, scene in enumerate(self.scenes[:count]):
+            pixels = self.picture(prepared, scenes.caption(scene), seed, guidance)
+            checks += check(pixels, scene)
+            if sheet is not None:
+                sheet.append((scenes.caption(scene), pixels))
+        prepared.release()
+        found = [c for c in checks if c.found is not None]
+        return {
+            "guidance": guidance,
+            "prompts": count,
+            "objects": len(checks),
+            "accepted": sum(c.accepted for c in checks) / len(checks),
+            "color": len(found) / len(checks),
+            "shape": sum(c.shape for c in checks) / len(checks),
+            "size": sum(c.size for c in checks) / len(checks),
+            "place": sum(c.place for c in checks) / len(checks),
+        }
+
+    def distances(self, recipes: Sequence[str]) -> list[dict[str, Any]]:
+        """Computed steps of each recipe, and the distance of its pictures from the plain fp32 pipeline's."""
+        metrics = Metrics(("psnr", "ssim", "flip"))
+        prompts = [scenes.caption(scene) for scene in self.scenes[: self.plan.caching]]
+        plain = self.prepare("fp32")
+        references = [self.picture(plain, prompt, seed) for seed, prompt in enumerate(prompts)]
+        plain.release()
+        rows = []
+        for recipe in recipes:
+            prepared = self.prepare(recipe)
+            computed, scores = [], []
+            for seed, prompt in enumerate(prompts):
+                pixels = self.picture(prepared, prompt, seed)
+                computed.append(prepared.steps.decisions.count("1"))
+                scores.append(metrics.compare(pixels, references[seed])[0])
+            prepared.release()
+            rows.append(
+                {
+                    "recipe": recipe,
+                    "prompts": len(prompts),
+                    "computed_steps": fmean(computed),
+                    "ssim": median(s.ssim or 0 for s in scores),
+                    "psnr_db": median(s.psnr_db or 0 for s in scores),
+                    "flip": median(s.flip or 0 for s in scores),
+                }
+            )
+            print(rows[-1], flush=True)
+        return rows
+
+
+def _take(stream: Iterable[Any], count: int) -> list[Any]:
+    return [item for _, item in zip(range(count), stream, strict=False)]
+
+
+def _sheet(pictures: Sequence[tuple[str, Pixels]], path: Path) -> None:
+    """Pictures with their captions, six in a row."""
+    from matplotlib.figure import Figure
+
+    rows = -(-len(pictures) // 6)
+    figure = Figure(figsize=(13, 2.55 * rows), layout="constrained")
+    for axes in np.ravel(figure.subplots(rows, 6, squeeze=False)):
+        axes.axis("off")
+    for (caption, pixels), axes in zip(pictures, figure.axes, strict=False):
+        axes.imshow(pixels)
+        axes.set_title("\n".join(textwrap.wrap(caption, 36)), fontsize=6.5)
+    figure.savefig(path, dpi=110)
+
+
+def _curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Computed steps against SSIM and FLIP."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, key in zip(figure.subplots(1, 2), ("ssim", "flip"), strict=True):
+        for name in ("fbcache", "teacache"):
+            points = [row for row in rows if name in row["recipe"]]
+            axes.plot([p["computed_steps"] for p in points], [p[key] for p in points], "o-", label=name)
+            for p in points:
+                where = (p["computed_steps"], p[key])
+                axes.annotate(p["recipe"].split(":")[1], where, fontsize=8, xytext=(4, 4), textcoords="offset points")
+        axes.set_xlabel(f"computed steps of {STEPS}")
+        axes.set_ylabel(f"{key.upper()} against no cache")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=110)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command."""
+    from pytest_fluxperf.pipelines.tiny import MODEL_DIR, PROMPTS_DIR
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=MODEL_DIR)
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the two pictures")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--smoke", action="store_true", help="one picture of each kind, at eight steps")
+    options = parser.parse_args(arguments)
+    options.docs.mkdir(parents=True, exist_ok=True)
+    plan, steps = (SMOKE, 8) if options.smoke else (Plan(), STEPS)
+    run = Evaluation(options.model, plan, steps, options.device)
+    sheet: list[tuple[str, Pixels]] = []
+    figures: dict[str, Any] = {"steps": steps, "machine": _machine(options.device)}
+    figures["teacache"] = run.calibrate()
+    figures["vae"] = run.reconstruction()
+    figures["adherence"] = run.adherence(GUIDANCE, plan.adherence, sheet)
+    print(figures["adherence"], flush=True)
+    figures["guidance"] = [run.adherence(g, plan.guidance) for g in GUIDANCES]
+    figures["caching"] = run.distances(
+        [f"fp32+fbcache:{t:g}" for t in FBCACHE] + [f"fp32+teacache:{t:g}" for t in TEACACHE]
+    )
+    figures["precision"] = run.distances(["bf16", "fp32+int8wo"])
+    (options.model / "evaluation.json").write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
+    card.write(options.model)
+    _sheet(sheet[:24], options.docs / "tiny-contact-sheet.png")
+    _curves(figures["caching"], options.docs / "tiny-cache-curves.png")
+    if not options.smoke:
+        for name, count in (("default", 8), ("extended", 50)):
+            lines = [scenes.caption(scene) for scene in scenes.held_out_scenes(count)]
+            (PROMPTS_DIR / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return 0
+
+
+def _machine(device: str) -> str:
+    if device != "cpu":
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    return f"{torch.get_num_threads()} CPU threads ({platform.machine()}), torch {torch.__version__}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
