@@ -20,7 +20,7 @@ import importlib
 import math
 import urllib.parse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_fluxperf.errors import FluxPerfError
@@ -48,6 +48,11 @@ class Field:
     summary: str
     default: Value | None = None
     required: bool = False
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The names that it may be, where :func:`choice` reads it."""
+        return getattr(self.read, "choices", ())
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,24 @@ class Token:
         defaults = {field.name: field.default for field in spec.options}
         written += [f"{name}={_spell(value)}" for name, value in self.options if value != defaults[name]]
         return self.name + (":" + ",".join(written) if written else "")
+
+
+def variants(spec: TokenSpec) -> tuple[Token, ...]:
+    """The token once for every choice that its value or an option leaves, the default first.
+
+    Required fields hold their names (``T``), so these tokens are for listing, not for running.
+    """
+    value: Value | None = None
+    if spec.value is not None:
+        value = spec.value.name if spec.value.required else spec.value.default
+    options = {field.name: field.default for field in spec.options if field.default is not None}
+    made = [Token(spec.name, value, tuple(options.items()))]
+    if spec.value is not None:
+        made += [replace(made[0], value=choice) for choice in spec.value.choices if choice != value]
+    for field in spec.options:
+        others = [options | {field.name: choice} for choice in field.choices if choice != field.default]
+        made += [replace(made[0], options=tuple(other.items())) for other in others]
+    return tuple(made)
 
 
 @dataclass(frozen=True)
@@ -318,6 +341,7 @@ def choice(*names: str) -> Callable[[str], str]:
             raise ValueError(f"must be {' or '.join(names)}")
         return text
 
+    read.choices = names  # type: ignore[attr-defined]
     return read
 
 

@@ -20,7 +20,7 @@ from pytest_fluxperf.pipelines.optimizations import attention
 from pytest_fluxperf.pipelines.optimizations.base import Applied, Host, Optimization, optimizations
 from pytest_fluxperf.pipelines.optimizations.whole import expand
 from pytest_fluxperf.pipelines.steps import StepLog
-from pytest_fluxperf.recipe import Recipe, Token
+from pytest_fluxperf.recipe import Recipe, Token, parse, specs, variants
 
 
 def unavailable(recipe: Recipe, device: str) -> str | None:
@@ -31,6 +31,19 @@ def unavailable(recipe: Recipe, device: str) -> str | None:
         if reason:
             return f"{token} {reason}"
     return None
+
+
+def survey(device: str) -> list[tuple[Token, str | None]]:
+    """Every token of the grammar, in every choice, and why this environment cannot run it on ``device``, or None."""
+    listed: list[tuple[Token, str | None]] = []
+    for token in (token for spec in specs() for token in variants(spec)):
+        if token.family == "whole":
+            listed.append((token, unavailable(parse(token.name), device)))
+            continue
+        bf16 = parse("bf16")
+        needs = [optimization.needs(token, bf16, device) for _, optimization in optimizations(Recipe((token,)))]
+        listed.append((token, next((reason for reason in needs if reason), None)))
+    return listed
 
 
 @dataclass

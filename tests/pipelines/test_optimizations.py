@@ -11,7 +11,7 @@ from tinyflux import STEPS
 from pytest_fluxperf.errors import FluxPerfError, Unavailable
 from pytest_fluxperf.pipelines.optimizations import attention, base, whole
 from pytest_fluxperf.pipelines.optimizations.base import Applied, Host, Optimization, Stage
-from pytest_fluxperf.pipelines.pool import unavailable
+from pytest_fluxperf.pipelines.pool import survey, unavailable
 from pytest_fluxperf.recipe import Recipe, Token, TokenSpec, parse, specs
 
 
@@ -58,6 +58,24 @@ class TestAvailability:
     def test_what_a_gpu_lacks(self, monkeypatch, capability, recipe, reason):
         monkeypatch.setattr(base, "cuda_capability", lambda device: capability)
         assert unavailable(parse(recipe), "cuda") == reason
+
+    def test_the_survey_lists_every_choice_with_its_reason(self, monkeypatch):
+        import importlib.util
+
+        find = importlib.util.find_spec
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "para_attn" else find(name))
+        listed = {str(token): reason for token, reason in survey("cpu")}
+        assert {spec.name for spec in specs()} == {text.partition(":")[0] for text in listed}
+        assert listed["bf16"] is None
+        assert listed["fbcache:T"] is None
+        assert "para-attn" in listed["fbcache:T,engine=para-attn"]
+        assert listed["fbcache:T,engine=cache-dit"] is None
+        assert listed["fa2"] is None
+        assert "flash-attn" in listed["fa2:package"]
+        assert listed["compile:whole"] is None
+        assert "2.6.3" not in listed["fp8:tensor"]
+        assert listed["fastest"] is None
+        assert listed["ulysses:N"].startswith("needs N processes")
 
     def test_a_package_that_is_missing_is_named(self, monkeypatch):
         import importlib.util
