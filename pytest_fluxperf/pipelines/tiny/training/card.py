@@ -82,6 +82,12 @@ fitted to this model, R² {r_squared:.2f}):
 {precision_table}
 """
 
+_COST = """
+**Cost**, printed by `python benchmarks/tiny_cost.py` ({machine}): a picture in {picture_s:.1f} s (fastest
+{fastest_picture_s:.1f} s), loading in {loading_s:.1f} s, {memory_mib:.0f} MiB of memory beyond the imports. The same prompt
+and seed gave {same} pictures, in one process and across {processes}.
+"""
+
 
 def write(folder: Path) -> None:
     """Write ``README.md`` beside the weights."""
@@ -113,6 +119,8 @@ def write(folder: Path) -> None:
         **{name: plan[name] for name in plan if name not in ("vae_rate", "flow_rate", "distil_rate")},
         **{name: adherence[name] for name in ("accepted", "objects", "prompts", "color", "shape", "place")},
     )
+    if cost := figures.get("cost"):
+        text += _COST.format(**cost, same="bit-identical" if cost["identical"] else "NOT bit-identical")
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
