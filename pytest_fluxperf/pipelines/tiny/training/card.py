@@ -84,8 +84,8 @@ fitted to this model, R² {r_squared:.2f}):
 
 _COST = """
 **Cost**, printed by `python benchmarks/tiny_cost.py` ({machine}): a picture in {picture_s:.1f} s (fastest
-{fastest_picture_s:.1f} s), loading in {loading_s:.1f} s, {memory_mib:.0f} MiB of memory beyond the imports. The same prompt
-and seed gave {same} pictures, in one process and across {processes}.
+{fastest_picture_s:.1f} s), loading in {loading_s:.1f} s, {memory_mib:.0f} MiB of memory beyond the imports. The same
+prompt and seed gave {same} pictures, in one process and across {processes} processes.
 """
 
 
