@@ -20,7 +20,6 @@ from pytest_fluxperf.gate.verdict import another_round, judge, record
 from pytest_fluxperf.measure import runner as measuring
 from pytest_fluxperf.measure import telemetry
 from pytest_fluxperf.measure.inputs import GenerationInputs
-from pytest_fluxperf.measure.memory import resident_bytes
 from pytest_fluxperf.options import ItemSettings
 from pytest_fluxperf.quality import images, reference
 from pytest_fluxperf.results import (
@@ -239,7 +238,7 @@ class Bench:
                 device=self.session.device,
                 subject=_Subject(self.prepared) if self.prepared else None,
                 warmup=self._warmup if warmup is None else warmup,
-                resident=resident_bytes(self.prepared.pipe) if self.prepared else 0,
+                beside_mib=self.prepared.spare_memory_mib() if self.prepared else 0.0,
                 hooks=hooks,
             ).run()
             after = telemetry.read(self.session.gpu.uuid)

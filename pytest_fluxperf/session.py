@@ -25,6 +25,7 @@ from pytest_fluxperf.baseline.store import BaselineStore
 from pytest_fluxperf.baseline.update import Change
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.policy import Policy
+from pytest_fluxperf.gate.pooled import tail_warning
 from pytest_fluxperf.measure.clock import Clock, clock_for
 from pytest_fluxperf.options import ItemSettings, RunSettings
 from pytest_fluxperf.results import (
@@ -264,7 +265,8 @@ class Session:
         import pytest_fluxperf
 
         results = tuple(self.results[test] for test in sorted(self.results))
-        warnings = list(self.info.caveats)
+        tail = tail_warning(results)
+        warnings = [*self.info.caveats, *([tail] if tail else [])]
         return RunDocument(
             format=RESULTS_FORMAT,
             session=self.id,

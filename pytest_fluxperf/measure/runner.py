@@ -99,7 +99,8 @@ class Runner:
     device: str
     subject: Subject | None = None
     warmup: int = MIN_WARMUP
-    resident: int = 0
+    beside_mib: float = 0.0
+    """Device memory that the session holds beside what is measured."""
     hooks: Hooks = field(default_factory=Hooks)
 
     def run(self) -> Measurement:
@@ -113,7 +114,7 @@ class Runner:
             start = self._compiled()
             warmup_s = self._warm_up(tracer)
             warm = self._compiled()
-            memory = PeakMemory(self.device, self.resident)
+            memory = PeakMemory(self.device, self.beside_mib)
             memory.start()
             generations, problems = self._measure(tracer)
             peak = memory.peak_mib()

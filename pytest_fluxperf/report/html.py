@@ -83,10 +83,19 @@ class Test:
         return Markup(plots.changes(self.row, f"{self.name}-c"))
 
     @cached_property
-    def phases(self) -> Markup:
-        """Plot of the phases."""
+    def phases(self) -> list[tuple[str, float, list[tuple[int, str, float, float]]]]:
+        """Bars of the phases: label, total seconds, and per phase its colour, name, seconds and width in per cent."""
         before, now = self.row.phases()
-        return Markup(plots.phases(before, now, f"{self.name}-p"))
+        bars = [(label, parts) for label, parts in (("baseline", before), ("now", now)) if parts]
+        longest = max((sum(parts.values()) for _, parts in bars), default=0.0) or 1.0
+        return [
+            (
+                label,
+                sum(parts.values()),
+                [(i + 1, name, value, 100 * value / longest) for i, (name, value) in enumerate(parts.items())],
+            )
+            for label, parts in bars
+        ]
 
     @cached_property
     def history(self) -> Markup:

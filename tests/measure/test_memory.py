@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from pytest_fluxperf.measure.memory import PeakMemory, resident_bytes
+from pytest_fluxperf.measure.memory import PeakMemory
 
 
 def test_peak_of_the_process_rises_with_what_is_allocated_and_is_reset():
@@ -16,10 +16,11 @@ def test_peak_of_the_process_rises_with_what_is_allocated_and_is_reset():
     assert watch.peak_mib() < before + 150
 
 
-def test_resident_bytes_counts_shared_weights_once():
-    shared = torch.nn.Linear(8, 8, bias=False)
-    model = torch.nn.Sequential(shared, shared)
-    other = torch.nn.Linear(8, 8, bias=False)
-    other.weight = shared.weight
-    pipe = type("Pipe", (), {"components": {"a": model, "b": other, "tokenizer": object()}})()
-    assert resident_bytes(pipe) == 8 * 8 * 4
+def test_on_a_gpu_what_the_session_holds_beside_does_not_count(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", calls.append)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 5 * 2**30)
+    watch = PeakMemory("cuda", beside_mib=1024)
+    watch.start()
+    assert calls == ["cuda"]
+    assert watch.peak_mib() == 4 * 1024

@@ -49,6 +49,7 @@ class Plan:
     calibration: int = 16
 
 
+QUICK = Plan(reconstructions=32, adherence=60, guidance=15, caching=6, calibration=8)
 SMOKE = Plan(reconstructions=2, adherence=1, guidance=1, caching=1, calibration=1)
 
 
@@ -207,10 +208,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", type=Path, default=MODEL_DIR)
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the two pictures")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--quick", action="store_true", help="fewer pictures: minutes on two cores")
     parser.add_argument("--smoke", action="store_true", help="one picture of each kind, at eight steps")
     options = parser.parse_args(arguments)
     options.docs.mkdir(parents=True, exist_ok=True)
-    plan, steps = (SMOKE, 8) if options.smoke else (Plan(), STEPS)
+    plan, steps = (SMOKE, 8) if options.smoke else (QUICK if options.quick else Plan(), STEPS)
     run = Evaluation(options.model, plan, steps, options.device)
     sheet: list[tuple[str, Pixels]] = []
     figures: dict[str, Any] = {"steps": steps, "machine": _machine(options.device)}
