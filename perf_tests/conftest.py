@@ -13,7 +13,7 @@ def on_cpu(config: pytest.Config) -> bool:
 
 def pytest_configure(config: pytest.Config) -> None:
     """On a CPU use one thread: two that wait for each other suffer most from whatever else the machine does."""
-    config.addinivalue_line("markers", "sixteen_bit: recipes in 16 bits, which a CPU only emulates")
+    config.addinivalue_line("markers", "not_on_cpu(reason): recipes that the CPU suite leaves out")
     if on_cpu(config):
         os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -24,6 +24,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     # suite has to end within minutes on two cores.
     workload = {"steps": 8} if on_cpu(config) else {"size": 1024, "steps": 28, "guidance": 3.5}
     for item in items:
-        if on_cpu(config) and item.get_closest_marker("sixteen_bit"):
-            item.add_marker(pytest.mark.skip(reason="16-bit arithmetic is emulated on a CPU, some 50 times slower"))
+        left_out = item.get_closest_marker("not_on_cpu")
+        if on_cpu(config) and left_out:
+            item.add_marker(pytest.mark.skip(reason=left_out.kwargs["reason"]))
         item.add_marker(pytest.mark.fluxperf(**workload), append=True)

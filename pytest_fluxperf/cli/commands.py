@@ -48,24 +48,17 @@ def compare(base: Path, new: Path, max_slowdown: float | None) -> int:
 
 
 def recipes(device: str | None) -> int:
-    """List every token with its spelling, and why this environment cannot run it."""
-    from pytest_fluxperf.pipelines.optimizations.base import optimizations
-    from pytest_fluxperf.recipe import FAMILIES, parse, specs
+    """List every token in every choice, and why this environment cannot run it."""
+    from pytest_fluxperf.pipelines.pool import survey
 
     device = device or _device()
-    for family in FAMILIES:
-        tokens = [spec for spec in specs() if spec.family == family]
-        if tokens:
+    family = ""
+    for token, lacking in survey(device):
+        if token.family != family:
+            family = token.family
             print(f"{family}:")
-        for spec in tokens:
-            example = spec.name if family in ("dtype", "whole") else f"bf16+{spec.name}"
-            try:
-                chosen = optimizations(parse(example))
-                lacking = next((r for t, o in chosen if (r := o.needs(t, parse(example), device))), None)
-            except FluxPerfError:  # a required value is missing from the bare token
-                lacking = None
-            state = f"  [{lacking}]" if lacking else ""
-            print(f"  {spec.usage:<44} {spec.summary}{state}")
+        state = "yes" if lacking is None else f"no: {lacking}"
+        print(f"  {token!s:<28} {token.spec.summary}\n  {'':<28} {state}")
     return 0
 
 

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
+import report_documents as documents
+
+from pytest_fluxperf.cli import main
+from pytest_fluxperf.gate.verdict import record
+from pytest_fluxperf.report import write_document
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    def write(document, name):
+        write_document(document, tmp_path / name)
+        return str(tmp_path / name)
+
+    return write
+
+
+def session(document, name, factor=1.0):
+    """A recorded session of the document's measurements, the first recipe slower by a factor."""
+    results = []
+    for index, result in enumerate(document.results):
+        scale = 1.0 if index else factor
+        made = tuple(
+            msgspec.structs.replace(g, latency_s=g.latency_s * scale, wall_s=g.wall_s * scale)
+            for g in result.measurement.generations
+        )
+        measurement = msgspec.structs.replace(result.measurement, generations=made)
+        run = record(
+            measurement, result.quality, session=name, environment=document.environment, time_utc=document.time_utc
+        )
+        results.append(msgspec.structs.replace(result, measurement=measurement, run=run))
+    return msgspec.structs.replace(document, results=tuple(results), session=name)
+
+
+def test_compare_exits_by_the_verdict(recorded, capsys):
+    base = documents.passing()
+    old = recorded(session(base, "old"), "old.json")
+    assert main(["compare", old, recorded(session(base, "same"), "same.json")]) == 0
+    assert main(["compare", old, recorded(session(base, "slow", 1.2), "slow.json")]) == 1
+    assert "regressed" in capsys.readouterr().out
+
+
+def test_report_renders_again_and_merges_machines(recorded, tmp_path, capsys):
+    one = documents.passing(tmp_path)
+    two = msgspec.structs.replace(one, gpu="h200", session="other")
+    files = [recorded(one, "one.json"), recorded(two, "two.json")]
+    assert main(["report", *files, "--output", str(tmp_path / "both.html")]) == 0
+    html = (tmp_path / "both.html").read_text()
+    assert "h200" in html
+    assert main(["report", files[0], "--output", str(tmp_path / "one.md")]) == 0
+    assert (tmp_path / "one.md").read_text().startswith("## ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["compare", "nothing.json", "nothing.json"], "cannot read nothing.json"),
+        (["report", "nothing.json", "--output", "x.html"], "cannot read nothing.json"),
+        (["calibrate", "teacache", "--model", "nowhere"], "no such folder and no known name"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_4(arguments, complaint, capsys):
+    assert main(arguments) == 4
+    error = capsys.readouterr().err
+    assert error.startswith("fluxperf: ")
+    assert complaint in error
+    assert error.count("\n") == 1
+
+
+def test_an_unknown_output_is_refused(recorded, tmp_path, capsys):
+    assert main(["report", recorded(documents.passing(), "a.json"), "--output", str(tmp_path / "a.pdf")]) == 4
+    assert "must end in .html or .md" in capsys.readouterr().err
+
+
+def test_recipes_says_what_is_missing(capsys):
+    assert main(["recipes", "--device", "cpu"]) == 0
+    text = capsys.readouterr().out
+    assert "fbcache" in text
+    assert "no: needs a CUDA GPU" in text
