@@ -10,8 +10,9 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 
 from pytest_fluxperf.errors import FluxPerfError
@@ -38,6 +39,7 @@ from pytest_fluxperf.session import Session
 NONE, BASELINE = "none", "baseline"
 """References that are no recipe: no comparison, and the baseline's stored pictures."""
 
+_Struct = TypeVar("_Struct", bound=msgspec.Struct)
 Progress = Callable[[str, int, int, float | None], None]
 
 
@@ -155,6 +157,10 @@ class Bench:
                 measurement = _replace(measurement, problems=(self._said(error),))
             rounds += 1
             judgement = self._judge(measurement, quality, drift, baseline, policy)
+        if judgement.verdict == "no baseline" and accepted(judgement, self.session.settings.update):
+            judgement = _replace(
+                judgement, message=f"{judgement.message.partition(';')[0]}; this run is recorded as one"
+            )
         result = Result(
             test=self.test,
             recipe=self.recipe,
@@ -431,7 +437,5 @@ def _not_finite(decoded: Any) -> int:
     return int((~torch.isfinite(tensor)).sum()) if isinstance(tensor, torch.Tensor) else 0
 
 
-def _replace(measurement: Measurement, **changes: Any) -> Measurement:
-    import msgspec
-
-    return msgspec.structs.replace(measurement, **changes)
+def _replace(record: _Struct, **changes: Any) -> _Struct:
+    return msgspec.structs.replace(record, **changes)

@@ -146,15 +146,16 @@ def _table(view: Overview, width: int, markup: Markup) -> list[str]:
 
 def _advice(view: Overview, width: int) -> list[str]:
     advice = []
-    if n := view.counts.get("improved"):
+    moved = any(document.update for document in view.documents)
+    if (n := view.counts.get("improved")) and not moved:
         advice.append(
             f"{plural(n, 'test')} improved: accept the new level with --fluxperf-update=all, "
             "or a later loss of it passes unseen."
         )
-    if n := view.counts.get("no baseline"):
+    if (n := view.counts.get("no baseline")) and not moved:
         advice.append(f"{plural(n, 'test')} without a baseline: record with --fluxperf-update.")
     if n := view.counts.get("inconclusive"):
-        advice.append(f"{plural(n, 'test')} inconclusive: repeat in another session, or run fluxperf ab.")
+        advice.append(f"{plural(n, 'test')} inconclusive: repeat in another session.")
     wrapped = [line for text in advice for line in _wrap(text, width)]
     return ["", *wrapped] if wrapped else []
 

@@ -369,7 +369,7 @@ def _sentence(view: Overview) -> str:
     moved = next((d.update for d in view.documents if d.update), None)
     if view.gated == 0 and not moved:
         return f"Nothing was gated: none of {plural(total, 'test')} could be judged against a baseline."
-    failing = {v: n for v, n in view.counts.items() if v in FAILING}
+    failing = {v: n for v, n in view.counts.items() if v in FAILING and not (moved and v == "no baseline")}
     suspects = [str(d) for d in view.differences if d.suspect][:2]
     if failing:
         (first, n), *rest = failing.items()
@@ -380,7 +380,10 @@ def _sentence(view: Overview) -> str:
         lead = f"All {total} passed" if total > 1 else "The test passed"
         text = f"{lead}: no slower, no heavier, no worse than the baseline"
     else:
-        text = ", ".join(f"{n} {_said(v, n)}" for v, n in view.counts.items())
+        text = ", ".join(
+            f"{n} recorded for the first time" if moved and v == "no baseline" else f"{n} {_said(v, n)}"
+            for v, n in view.counts.items()
+        )
         text = f"None of {total} failed: {text}"
     if suspects:
         text += f", with {' and '.join(suspects)}"
