@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             try:
                 wiring.make_bench(item)
             except FluxPerfError as error:
-                raise pytest.UsageError(str(error)) from None
+                wiring.refuse(item.config, error)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -60,7 +60,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         try:
             wiring.session_of(session.config).check(benches)
         except FluxPerfError as error:
-            raise pytest.UsageError(str(error)) from None
+            wiring.refuse(session.config, error)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """In an xdist worker, fail the tests of a session that was refused."""
+    if item.get_closest_marker("fluxperf"):
+        wiring.fail_if_refused(item.config)
 
 
 @pytest.hookimpl(tryfirst=True)

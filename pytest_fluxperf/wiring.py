@@ -25,6 +25,8 @@ PAYLOAD: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
 
 
 RUN: pytest.StashKey[str] = pytest.StashKey()
+REFUSED: pytest.StashKey[str] = pytest.StashKey()
+"""In an xdist worker: why nothing can be measured."""
 
 
 def run_name(config: pytest.Config) -> str:
@@ -39,6 +41,19 @@ def run_name(config: pytest.Config) -> str:
 def is_worker(config: pytest.Config) -> bool:
     """True in a worker process of pytest-xdist."""
     return hasattr(config, "workerinput")
+
+
+def refuse(config: pytest.Config, error: FluxPerfError) -> None:
+    """End the run before anything is measured; an xdist worker cannot, so its tests fail with the message."""
+    if not is_worker(config):
+        raise pytest.UsageError(str(error)) from None
+    config.stash.setdefault(REFUSED, str(error))
+
+
+def fail_if_refused(config: pytest.Config) -> None:
+    """Fail the current test when its session was refused."""
+    if REFUSED in config.stash:
+        pytest.fail(config.stash[REFUSED], pytrace=False)
 
 
 def session_of(config: pytest.Config) -> Session:

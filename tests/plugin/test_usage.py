@@ -186,6 +186,16 @@ def test_under_xdist_results_meet_and_the_device_is_taken_in_turns(recorded, mon
     assert len(list(recorded.runs[-1].glob("references/*.json"))) == 1
 
 
+def test_under_xdist_bad_input_fails_with_one_line(project, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    suite = project.pytester.path / "test_suite.py"
+    suite.write_text(suite.read_text().replace("steps=STEPS", "stepz=STEPS"))
+    result = project.pytester.runpytest_subprocess(*project._arguments, "-n2")
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(["*the fluxperf marker has no argument 'stepz' (did you mean 'steps'?)*"])
+    assert "INTERNALERROR" not in result.stdout.str()
+
+
 def test_junit_sees_the_failure_and_the_figures(recorded):
     recorded.run("--junitxml=out.xml", fault="slow decode")
     cases = {case.get("name"): case for case in ElementTree.parse(recorded.pytester.path / "out.xml").iter("testcase")}
