@@ -216,19 +216,23 @@ def main(arguments: list[str] | None = None) -> int:
     run = Evaluation(options.model, plan, steps, options.device)
     sheet: list[tuple[str, Pixels]] = []
     figures: dict[str, Any] = {"steps": steps, "machine": _machine(options.device)}
-    figures["teacache"] = run.calibrate()
-    figures["vae"] = run.reconstruction()
-    figures["adherence"] = run.adherence(GUIDANCE, plan.adherence, sheet)
-    print(figures["adherence"], flush=True)
-    figures["guidance"] = [run.adherence(g, plan.guidance) for g in GUIDANCES]
-    figures["caching"] = run.distances(
-        [f"fp32+fbcache:{t:g}" for t in FBCACHE] + [f"fp32+teacache:{t:g}" for t in TEACACHE]
-    )
-    figures["precision"] = run.distances(["bf16", "fp32+int8wo"])
-    (options.model / "evaluation.json").write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
-    card.write(options.model)
+
+    def measured(name: str, value: Any) -> None:
+        """Keep each section as soon as it is measured: the whole takes a while on a CPU."""
+        figures[name] = value
+        print(name, value, flush=True)
+        (options.model / "evaluation.json").write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
+        card.write(options.model)
+
+    measured("teacache", run.calibrate())
+    measured("vae", run.reconstruction())
+    measured("adherence", run.adherence(GUIDANCE, plan.adherence, sheet))
     _sheet(sheet[:24], options.docs / "tiny-contact-sheet.png")
+    caches = [f"fp32+fbcache:{t:g}" for t in FBCACHE] + [f"fp32+teacache:{t:g}" for t in TEACACHE]
+    measured("caching", run.distances(caches))
     _curves(figures["caching"], options.docs / "tiny-cache-curves.png")
+    measured("guidance", [run.adherence(g, plan.guidance) for g in GUIDANCES])
+    measured("precision", run.distances(["fp32+int8wo", "bf16"]))
     if not options.smoke:
         for name, count in (("default", 8), ("extended", 50)):
             lines = [scenes.caption(scene) for scene in scenes.held_out_scenes(count)]
