@@ -51,7 +51,7 @@ training; every figure below is from held-out captions.
 
 ## Training
 
-`python -m pytest_fluxperf.pipelines.tiny.training --out DIR`, which goes on after any interruption: {seconds} on one
+`python -m pytest_fluxperf.pipelines.tiny.training --out DIR`, which goes on from its last stage or sitting: {seconds} on one
 {hardware} with torch {torch}, seed {seed}. VAE: {vae_steps} steps of {vae_batch} pictures; flow matching of transformer
 and text encoders together: {flow_steps} steps of {flow_batch}, captions dropped one time in ten; distillation of
 guidance into the guidance embedding: {distil_steps} steps of {distil_batch}; {pictures} rendered scenes.
@@ -69,8 +69,8 @@ _VAE = """
 _ADHERENCE = """
 **Prompt adherence.** A checker that segments the picture by hue accepts {accepted:.1%} of {objects} objects in
 {prompts} held-out prompts (colour found {color:.1%}, shape right {shape:.1%}, size right {size:.1%}, place right
-{place:.1%}). Scenes of one object come out right; with two or three the model often gives a colour or a place to the
-wrong one, because the text encoders have not learned to bind attributes in the time the training takes.
+{place:.1%}). Scenes of one object mostly come out right; with two or three the model often gives a colour or a place to
+the wrong one, because the text encoders have not learned to bind attributes in the time the training takes.
 """
 
 _GUIDANCE = """
