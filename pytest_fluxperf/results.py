@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-RESULTS_FORMAT = 1
+RESULTS_FORMAT = 2
 """Version of ``results.json``; raised when an old reader could misread a new file."""
 
 PSNR_CAP_DB = 100.0

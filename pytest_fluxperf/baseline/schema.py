@@ -13,8 +13,9 @@ import msgspec
 
 from pytest_fluxperf.results import Baseline, Record, RunDocument
 
-SCHEMAS: dict[str, type[Record]] = {"baseline-1.json": Baseline, "results-1.json": RunDocument}
-"""File name and the record it describes; the number is the file's ``format``."""
+SCHEMAS: dict[str, type[Record]] = {"baseline-1.json": Baseline, "results-2.json": RunDocument}
+"""File name and the record it describes; the number is the file's ``format``. Schemas of older formats stay beside
+them as they were published."""
 
 
 def schema_text(name: str) -> str:

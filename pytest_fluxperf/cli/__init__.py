@@ -28,8 +28,22 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     command = commands.add_parser("report", help="render results.json again, also of several shards or machines")
-    command.add_argument("results", type=Path, nargs="+", metavar="RESULTS.json")
-    command.add_argument("--output", type=Path, required=True, metavar="FILE", help="an .html or .md file")
+    command.add_argument("results", type=Path, nargs="+", metavar="RESULTS.json", help="or the folder of a run")
+    command.add_argument("--output", "-o", type=Path, metavar="FILE", help="default: standard output (not for html)")
+    command.add_argument(
+        "--format",
+        metavar="FORM",
+        help="html, md, junit, csv, bencher (Bencher Metric Format), github-action-benchmark or pytest-benchmark; "
+        "default: what the name of FILE ends in, else md",
+    )
+    command.add_argument("--artifact-url", metavar="URL", help="md: where the full report can be fetched")
+    command.add_argument(
+        "--max-bytes",
+        type=int,
+        default=65_536,
+        metavar="N",
+        help="md: leave out what does not fit (a GitHub comment takes 65536, a job summary 1048576)",
+    )
     command.set_defaults(run=_report)
 
     command = commands.add_parser("compare", help="judge one recorded run against another; exits 1 on a regression")
@@ -55,7 +69,13 @@ def _parser() -> argparse.ArgumentParser:
 def _report(options: argparse.Namespace) -> int:
     from pytest_fluxperf.cli.commands import report
 
-    return report(options.results, options.output)
+    return report(
+        options.results,
+        options.output,
+        options.format,
+        artifact_url=options.artifact_url,
+        max_bytes=options.max_bytes,
+    )
 
 
 def _compare(options: argparse.Namespace) -> int:

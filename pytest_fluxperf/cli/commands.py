@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,21 +14,35 @@ from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.pooled import compare_documents
 from pytest_fluxperf.report import load_document, merge, write_text
+from pytest_fluxperf.report.formats import HTML, MARKDOWN, TEXTS, format_of
 from pytest_fluxperf.report.html import render_html
-from pytest_fluxperf.report.markdown import render_markdown
+from pytest_fluxperf.report.markdown import COMMENT_LIMIT, render_markdown
 from pytest_fluxperf.report.terminal import terminal_summary
 
 
-def report(results: Sequence[Path], output: Path) -> int:
-    """Render recorded runs into an HTML or Markdown file; shards of one machine become one."""
+def report(
+    results: Sequence[Path],
+    output: Path | None,
+    form: str | None,
+    *,
+    artifact_url: str | None = None,
+    max_bytes: int = COMMENT_LIMIT,
+) -> int:
+    """Render recorded runs again; shards of one machine become one, machines stand side by side."""
+    form = format_of(form, output)
     documents = merge(load_document(path) for path in results)
-    if output.suffix == ".html":
-        # pictures are named by their content, so one folder can serve all runs if they lie in one
-        text = render_html(documents, results[0].parent)
-    elif output.suffix == ".md":
-        text = render_markdown(documents)
+    if form == HTML:
+        if output is None:
+            raise FluxPerfError("an HTML report needs a file: name it by --output")
+        folders = [path if path.is_dir() else path.parent for path in results]
+        text = render_html(documents, folders, output.parent)
+    elif form == MARKDOWN:
+        text = render_markdown(documents, limit=max_bytes, artifact_url=artifact_url)
     else:
-        raise FluxPerfError(f"{output}: the output must end in .html or .md")
+        text = TEXTS[form](documents)
+    if output is None:
+        sys.stdout.write(text)
+        return 0
     try:
         write_text(text, output)
     except OSError as error:

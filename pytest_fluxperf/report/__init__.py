@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.report.document import load_document, merge, write_document, write_text
-from pytest_fluxperf.report.exports import junit_properties
+from pytest_fluxperf.report.junit import junit_properties
 from pytest_fluxperf.report.markdown import render_markdown
 from pytest_fluxperf.results import RunDocument
 
@@ -34,7 +34,7 @@ def write_reports(document: RunDocument, folder: Path) -> ReportPaths:
     write_document(document, paths.results)
     try:
         write_text(render_markdown(document), paths.markdown)
-        write_text(render_html(document, folder), paths.html)
+        write_text(render_html(document, [folder]), paths.html)
     except OSError as error:
         raise FluxPerfError(f"cannot write the report in {folder}: {error.strerror or error}") from error
     return paths

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.report.migrations import migrate
 from pytest_fluxperf.results import RESULTS_FORMAT, RunDocument
 
 
@@ -48,11 +49,13 @@ def write_document(document: RunDocument, path: Path) -> None:
 
 
 def load_document(path: Path) -> RunDocument:
-    """Read one ``results.json``.
+    """Read one ``results.json`` of this format or an older one; ``path`` may be the folder it lies in.
 
     Raises:
         FluxPerfError: the file is missing, corrupt, or written by a newer pytest-fluxperf.
     """
+    if path.is_dir():
+        path = path / "results.json"
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -67,7 +70,11 @@ def load_document(path: Path) -> RunDocument:
         raise FluxPerfError(
             f"{path} has format {version}, this pytest-fluxperf reads up to {RESULTS_FORMAT}; upgrade pytest-fluxperf"
         )
+    if version < 1:
+        raise FluxPerfError(f"{path} has format {version}, which no pytest-fluxperf wrote; run the tests again")
     try:
+        if version < RESULTS_FORMAT:
+            return msgspec.convert(migrate(msgspec.json.decode(raw)), RunDocument)
         return msgspec.json.decode(raw, type=RunDocument)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise FluxPerfError(f"{path} is damaged: {error}; run the tests again to write a new one") from error

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from pytest_fluxperf.report import plots, text
 from pytest_fluxperf.report.thumbnails import Thumbnails
-from pytest_fluxperf.report.view import Overview, Row, machine_label, overview, supported_percentile
+from pytest_fluxperf.report.view import Overview, Row, overview, supported_percentile
 from pytest_fluxperf.results import SEVERITY, Picture, RunDocument, Similarity
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -30,10 +30,14 @@ METRICS = (
 TONES = {"regressed": "bad", "broken": "bad", "improved": "good"}
 
 
-def render_html(documents: RunDocument | Sequence[RunDocument], folder: Path) -> str:
+def render_html(
+    documents: RunDocument | Sequence[RunDocument], folders: Sequence[Path], page_folder: Path | None = None
+) -> str:
     """The page of a run, or of several machines side by side.
 
-    ``folder`` is where picture paths start; a picture that is not there is said to be missing.
+    Picture paths start at one of ``folders`` (pictures are named by their content, so it does not matter which has
+    one); a picture that is in none is said to be missing. Links to full-size pictures start at ``page_folder``, where
+    the page will lie (default: the first of ``folders``).
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -51,7 +55,7 @@ def render_html(documents: RunDocument | Sequence[RunDocument], folder: Path) ->
         "number": text.number,
         "memory": text.memory,
     }
-    page = Page(overview(documents), Thumbnails(folder))
+    page = Page(overview(documents), Thumbnails(folders, page_folder or folders[0]))
     body = environment.get_template("report.html").render(page=page, view=page.view)
     # the pictures' rules are known only after all tests were rendered
     return body.replace("/*pictures*/", page.thumbnails.css(), 1)
@@ -206,7 +210,7 @@ class Page:
     @property
     def machines(self) -> list[tuple[str, RunDocument]]:
         """Each machine with its short name."""
-        return [(machine_label(document), document) for document in self.view.documents]
+        return list(zip(self.view.machines, self.view.documents, strict=True))
 
     def supported(self, n: int) -> str:
         """What percentile the largest of n samples bounds, in words."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from pytest_fluxperf.report.text import memory, number, percent, seconds, shorten, steps, visible
-from pytest_fluxperf.report.view import Difference, Overview, Row, machine_label, overview
+from pytest_fluxperf.report.view import Difference, Overview, Row, overview
 from pytest_fluxperf.results import FAILING, RunDocument, Verdict
 
 COMMENT_LIMIT = 65_536
@@ -84,7 +84,10 @@ def _head(view: Overview, artifact_url: str | None) -> str:
 
 
 def _places(view: Overview) -> list[str]:
-    return [f"{escape(machine_label(d))}: {escape(shorten(d.hardware.name, 80))}" for d in view.documents]
+    return [
+        f"{escape(machine)}: {escape(shorten(d.hardware.name, 80))}"
+        for machine, d in zip(view.machines, view.documents, strict=True)
+    ]
 
 
 def _table(view: Overview, room: int) -> tuple[str, int]:

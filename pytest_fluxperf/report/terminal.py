@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pytest_fluxperf.report.text import columns, fit, number, percent, plural, seconds, steps, visible
-from pytest_fluxperf.report.view import Overview, Row, machine_label, overview
+from pytest_fluxperf.report.view import Overview, Row, overview
 from pytest_fluxperf.results import FAILING, RunDocument, Verdict
 
 
@@ -113,7 +113,7 @@ def progress_line(
 
 
 def _places(view: Overview) -> list[str]:
-    return [f"{machine_label(d)}: {visible(d.hardware.name)}" for d in view.documents]
+    return [f"{machine}: {visible(d.hardware.name)}" for machine, d in zip(view.machines, view.documents, strict=True)]
 
 
 def _table(view: Overview, width: int, markup: Markup) -> list[str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass, field
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from PIL import Image
 
@@ -16,17 +18,35 @@ SIDE = 160
 QUALITY = 78
 
 
-@dataclass
 class Thumbnails:
-    """Collects the pictures of a page; ``folder`` is the run's, to which picture paths are relative."""
+    """Collects the pictures of a page.
 
-    folder: Path
-    _embedded: dict[str, str | None] = field(default_factory=dict)
+    ``folders`` are those that picture paths may start at; ``page`` is where the page lies, for its links.
+    """
+
+    def __init__(self, folders: Sequence[Path], page: Path) -> None:
+        self._folders = folders
+        self._page = page
+        self._found: dict[str, Path | None] = {}
+        self._embedded: dict[str, str | None] = {}
+
+    def file(self, picture: Picture) -> Path | None:
+        """The picture's file; None when it is missing."""
+        if picture.sha256 not in self._found:
+            places = (folder / picture.path for folder in self._folders)
+            self._found[picture.sha256] = next((place for place in places if place.is_file()), None)
+        return self._found[picture.sha256]
+
+    def link(self, picture: Picture) -> str | None:
+        """The picture's file as seen from the page; None when it is missing."""
+        file = self.file(picture)
+        return None if file is None else quote(os.path.relpath(file, self._page).replace(os.sep, "/"))
 
     def name(self, picture: Picture) -> str | None:
         """CSS class that shows the picture; None when its file is missing or damaged."""
         if picture.sha256 not in self._embedded:
-            self._embedded[picture.sha256] = self._encode(self.folder / picture.path)
+            file = self.file(picture)
+            self._embedded[picture.sha256] = None if file is None else _encode(file)
         return None if self._embedded[picture.sha256] is None else f"p-{picture.sha256[:16]}"
 
     def css(self) -> str:
@@ -37,14 +57,14 @@ class Thumbnails:
             if data is not None
         )
 
-    @staticmethod
-    def _encode(path: Path) -> str | None:
-        try:
-            with Image.open(path) as image:
-                small = image.convert("RGB")
-        except (OSError, SyntaxError, ValueError):
-            return None
-        small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-        target = io.BytesIO()
-        small.save(target, format="webp", quality=QUALITY, method=4)
-        return base64.b64encode(target.getvalue()).decode("ascii")
+
+def _encode(path: Path) -> str | None:
+    try:
+        with Image.open(path) as image:
+            small = image.convert("RGB")
+    except (OSError, SyntaxError, ValueError):
+        return None
+    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    target = io.BytesIO()
+    small.save(target, format="webp", quality=QUALITY, method=4)
+    return base64.b64encode(target.getvalue()).decode("ascii")

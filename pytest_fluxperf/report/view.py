@@ -58,7 +58,10 @@ class Row:
     """One test as one line of a table."""
 
     result: Result
+    document: RunDocument
+    """The run it belongs to."""
     machine: str
+    """Short name of the machine where there are several, else empty."""
     label: str
     """The recipe where it names one test of the run only, else the test."""
     speedup: float | None
@@ -246,6 +249,8 @@ class Overview:
     """A whole run, or several of different machines side by side."""
 
     documents: tuple[RunDocument, ...]
+    machines: tuple[str, ...]
+    """Short name of each document's machine."""
     rows: tuple[Row, ...]
     """Worst first."""
     counts: dict[Verdict, int]
@@ -291,12 +296,30 @@ class Overview:
 def overview(documents: RunDocument | Sequence[RunDocument]) -> Overview:
     """Everything the reports need, from one document or one for each machine."""
     parts = (documents,) if isinstance(documents, RunDocument) else tuple(documents)
-    rows = [row for part in parts for row in _rows(part, machine_label(part) if len(parts) > 1 else "")]
+    machines = machine_labels(parts)
+    rows = [
+        row
+        for part, machine in zip(parts, machines, strict=True)
+        for row in _rows(part, machine if len(parts) > 1 else "")
+    ]
     rows.sort(key=lambda row: (SEVERITY[row.verdict], -row.slowdown, row.result.test))
     tally = Counter(row.verdict for row in rows)
     counts = {verdict: tally[verdict] for verdict in SEVERITY if tally[verdict]}
     environments = _baseline_environments(rows)
-    return Overview(parts, tuple(rows), counts, _differences(parts, environments), environments)
+    return Overview(parts, machines, tuple(rows), counts, _differences(parts, environments), environments)
+
+
+def machine_labels(documents: Sequence[RunDocument]) -> tuple[str, ...]:
+    """A short name for each machine, no two alike: of equal GPUs torch, the time or at last a number tells which."""
+    labels = [machine_label(document) for document in documents]
+    for traits in (
+        [f"torch {document.environment.packages.get('torch', 'absent')}" for document in documents],
+        [document.time_utc for document in documents],
+        [f"no. {i + 1}" for i in range(len(documents))],
+    ):
+        repeated = {label for label, n in Counter(labels).items() if n > 1}
+        labels = [f"{a} · {b}" if a in repeated else a for a, b in zip(labels, traits, strict=True)]
+    return tuple(labels)
 
 
 def machine_label(document: RunDocument) -> str:
@@ -430,7 +453,9 @@ def _rows(document: RunDocument, machine: str) -> Iterable[Row]:
         reference = references.get((result.reference, result.workload.digest))
         name = _name(result)
         label = result.recipe if result.recipe and recipes[result.recipe] == 1 else None
-        yield Row(result, machine, label or (name if names[name] == 1 else result.test), _speedup(result, reference))
+        yield Row(
+            result, document, machine, label or (name if names[name] == 1 else result.test), _speedup(result, reference)
+        )
 
 
 def _name(result: Result) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import report_documents as documents
 from pytest_fluxperf.cli import main
 from pytest_fluxperf.gate.verdict import record
 from pytest_fluxperf.report import write_document
+from pytest_fluxperf.report.formats import FORMATS
 
 
 @pytest.fixture
@@ -75,9 +77,54 @@ def test_a_mistake_is_one_line_and_exit_4(arguments, complaint, capsys):
     assert error.count("\n") == 1
 
 
-def test_an_unknown_output_is_refused(recorded, tmp_path, capsys):
-    assert main(["report", recorded(documents.passing(), "a.json"), "--output", str(tmp_path / "a.pdf")]) == 4
-    assert "must end in .html or .md" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--output", "a.pdf"], "must end in .html, .md, .xml, .csv"),
+        (["--output", "a.json"], "its format must be named by --format: html, md, junit, csv, bencher"),
+        (["--format", "pdf"], "there is no format 'pdf'"),
+        (["--format", "html"], "an HTML report needs a file"),
+        (["--output", "no/such/folder/a.md"], "cannot write"),
+    ],
+)
+def test_an_unknown_output_is_refused(recorded, tmp_path, capsys, monkeypatch, arguments, complaint):
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", recorded(documents.passing(), "a.json"), *arguments]) == 4
+    assert complaint in capsys.readouterr().err
+
+
+def test_the_help_names_every_format(capsys):
+    with pytest.raises(SystemExit):
+        main(["report", "--help"])
+    text = capsys.readouterr().out
+    assert all(name in text for name in FORMATS)
+
+
+def test_text_formats_go_to_standard_output(recorded, capsys):
+    file = recorded(documents.failing(), "a.json")
+    assert main(["report", file, "--artifact-url", "https://ci.example/7", "--max-bytes", "9000"]) == 0
+    text = capsys.readouterr().out
+    assert "](https://ci.example/7)" in text
+    assert len(text.encode()) <= 9000
+    assert main(["report", file, "--format", "csv"]) == 0
+    assert capsys.readouterr().out.startswith("machine,")
+
+
+def test_pictures_are_found_in_the_folder_of_each_run(tmp_path):
+    folders = []
+    for gpu, make in (("h100", documents.passing), ("l40s", documents.failing)):
+        folder = tmp_path / gpu
+        folder.mkdir()
+        write_document(msgspec.structs.replace(make(folder), gpu=gpu), folder / "results.json")
+        folders.append(str(folder))
+    page = tmp_path / "pages" / "both.html"
+    page.parent.mkdir()
+    assert main(["report", *folders, "--output", str(page)]) == 0
+    html = page.read_text()
+    assert ">missing<" not in html
+    links = set(re.findall(r'href="(\.\./[^"]+\.png)"', html))
+    assert {link.split("/")[1] for link in links} == {"h100", "l40s"}
+    assert all((page.parent / link).is_file() for link in links)
 
 
 def test_recipes_says_what_is_missing(capsys):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
 
+import jsonschema
 import msgspec
 import pytest
 
@@ -15,8 +17,14 @@ import report_documents as documents
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.report import junit_properties, load_document, merge, write_document
 from pytest_fluxperf.report.markdown import COMMENT_LIMIT, render_markdown
+from pytest_fluxperf.report.migrations import MIGRATIONS
 from pytest_fluxperf.report.terminal import progress_line, terminal_summary
 from pytest_fluxperf.report.text import columns
+from pytest_fluxperf.report.view import machine_labels
+from pytest_fluxperf.results import RESULTS_FORMAT
+
+DATA = Path(__file__).with_name("data")
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", ["passing", "failing", "broken", "ungated", "hostile"])
@@ -31,8 +39,10 @@ def test_results_json_holds_everything(tmp_path, name):
     [
         (b"", "is not a results.json"),
         (b"{}", "is not a results.json"),
-        (b'{"format": 99}', "has format 99, this pytest-fluxperf reads up to 1; upgrade"),
+        (b'{"format": 99}', "has format 99, this pytest-fluxperf reads up to 2; upgrade"),
+        (b'{"format": 2, "session": 3}', "is damaged"),
         (b'{"format": 1, "session": 3}', "is damaged"),
+        (b'{"format": 0}', "has format 0, which no pytest-fluxperf wrote"),
         (b"\xff", "is not a results.json"),
     ],
 )
@@ -43,6 +53,48 @@ def test_a_bad_file_is_named(tmp_path, content, complaint):
         load_document(path)
     with pytest.raises(FluxPerfError, match=r"nothing\.json"):
         load_document(tmp_path / "nothing.json")
+
+
+def test_a_document_of_format_1_is_read():
+    path = DATA / "results-1.json"
+    old = json.loads(path.read_bytes())
+    jsonschema.validate(old, json.loads((ROOT / "docs/schema/results-1.json").read_bytes()))
+    document = load_document(path)
+    assert document.format == RESULTS_FORMAT
+    assert [r.judgement.verdict for r in document.results] == ["passed", "regressed"]
+    assert document.results[1].measurement.generations[0].latency_s == pytest.approx(
+        old["results"][1]["measurement"]["generations"][0]["latency_s"]
+    )
+    assert document.skipped[0].recipe == "bf16+fa3"
+    assert "1 of 2 regressed" in render_markdown(document)
+
+
+def test_every_older_format_has_a_migration_and_a_schema():
+    assert sorted(MIGRATIONS) == list(range(1, RESULTS_FORMAT))
+    for version in range(1, RESULTS_FORMAT + 1):
+        assert (ROOT / f"docs/schema/results-{version}.json").is_file()
+
+
+def test_what_is_written_satisfies_the_schema(tmp_path):
+    schema = json.loads((ROOT / f"docs/schema/results-{RESULTS_FORMAT}.json").read_bytes())
+    for name in ("passing", "failing", "broken"):
+        write_document(getattr(documents, name)(), tmp_path / "results.json")
+        jsonschema.validate(json.loads((tmp_path / "results.json").read_bytes()), schema)
+
+
+def test_a_folder_stands_for_its_results(tmp_path):
+    document = documents.passing()
+    write_document(document, tmp_path / "results.json")
+    assert load_document(tmp_path) == document
+
+
+def test_machines_of_one_name_are_told_apart():
+    one = documents.passing()
+    other = msgspec.structs.replace(one, environment=documents.NEW)
+    assert machine_labels([one, other]) == ("h100 · torch 2.11.0", "h100 · torch 2.13.0")
+    later = msgspec.structs.replace(one, time_utc="2026-11-22T00:00:00Z")
+    assert len(set(machine_labels([one, one, later]))) == 3
+    assert machine_labels([one, msgspec.structs.replace(one, gpu="h200")]) == ("h100", "h200")
 
 
 def test_shards_of_one_machine_become_one_document_and_machines_stay_apart():
