@@ -389,3 +389,5 @@ class RunDocument(Record, frozen=True, kw_only=True):
     duration_s: float = 0.0
     update: str | None = None
     """``new``, ``failed``, ``all`` or ``append`` when the run moved baselines."""
+    changes: tuple[str, ...] = ()
+    """What the run did to each baseline, old → new in one line."""
