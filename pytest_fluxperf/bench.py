@@ -22,6 +22,7 @@ from pytest_fluxperf.measure import runner as measuring
 from pytest_fluxperf.measure import telemetry
 from pytest_fluxperf.measure.inputs import GenerationInputs
 from pytest_fluxperf.options import ItemSettings
+from pytest_fluxperf.pipelines.shortage import shortage
 from pytest_fluxperf.quality import images, reference
 from pytest_fluxperf.results import (
     FAILING,
@@ -105,13 +106,14 @@ class Bench:
             return str(asked)
         if asked is None and self.recipe is None:
             return BASELINE
-        return self.session.recipe(asked)
+        return self.session.recipe(asked, self.settings.steps)
 
     def prepare(self, recipe: str | None = None) -> Any:
         """Load and optimize the pipeline of this test; returns it. Raises :class:`Unavailable`."""
         if self.prepared is not None:
             raise FluxPerfError(f"{self.test} asks for two pipelines; a test measures one (parametrize it instead)")
-        self.recipe = self.session.recipe(recipe if recipe is not None else self.settings.recipe)
+        asked = recipe if recipe is not None else self.settings.recipe
+        self.recipe = self.session.recipe(asked, self.settings.steps)
         with self.session.device_lock():
             self._reference_pictures()  # first, since it uses the same loaded base
             start = time.perf_counter()
@@ -120,10 +122,15 @@ class Bench:
         return self.prepared.pipe
 
     def release(self) -> None:
-        """Undo the recipe."""
+        """Give the pipeline back; what the next test's recipe has in common with this one's stays applied."""
         if self.prepared is not None:
-            self.prepared.release()
+            self.prepared.park()
             self.prepared = None
+
+    @property
+    def _noise(self) -> bool:
+        """Whether the pictures are noise of our own pipeline's random weights."""
+        return self.session.random and self.recipe is not None
 
     # -- the test ------------------------------------------------------------------------------------------
 
@@ -140,8 +147,10 @@ class Bench:
             if measurement.unfit:  # the machine may have been disturbed: once more before it is called unfit
                 measurement = self._measure(call, progress)
         except measuring.BodyRaised as error:
-            raised = error
-            measurement = Measurement(generations=(), problems=(self._said(error),))
+            raised, problem = self._failure(error)
+            measurement = Measurement(generations=(), problems=(problem,))
+        if raised is None and not measurement.generations:
+            self.session.make_room()  # out of memory: the next test starts with what can be had
         quality = drift = None
         if not measurement.problems:
             measurement, quality, drift = self._compare(measurement, baseline)
@@ -153,8 +162,8 @@ class Bench:
             try:
                 measurement = _joined(measurement, self._measure(call, progress, warmup=0))
             except measuring.BodyRaised as error:
-                raised = error
-                measurement = _replace(measurement, problems=(self._said(error),))
+                raised, problem = self._failure(error)
+                measurement = _replace(measurement, problems=(problem,))
             rounds += 1
             judgement = self._judge(measurement, quality, drift, baseline, policy)
         if judgement.verdict == "no baseline" and accepted(judgement, self.session.settings.update):
@@ -211,10 +220,15 @@ class Bench:
         )
 
     @staticmethod
-    def _said(error: measuring.BodyRaised) -> str:
+    def _failure(error: measuring.BodyRaised) -> tuple[measuring.BodyRaised | None, str]:
+        """What to raise, if anything, and what to call it: running out of memory is no fault of the body's code."""
         cause = error.__cause__
+        if (reason := shortage(cause)) is not None:
+            assert cause is not None
+            cause.__traceback__ = None  # its frames hold the tensors
+            return None, f"the device's memory does not suffice {error}: {reason}"
         first = (str(cause).splitlines() or [""])[0]
-        return f"raised {type(cause).__name__}: {first} ({error})"
+        return error, f"raised {type(cause).__name__}: {first} ({error})"
 
     def _measure(self, call: Callable[[], Any], progress: Progress, warmup: int | None = None) -> Measurement:
         bench = self
@@ -303,6 +317,8 @@ class Bench:
                 )
             )
         ]
+        if self._noise:
+            return None, tuple(problems)
         # several pictures of one generation are judged side by side as one
         if len({pixels.shape[0] for pixels in pictures}) > 1:
             return None, (f"{where}: the pictures of one generation differ in height",)
@@ -312,7 +328,8 @@ class Bench:
         self, measurement: Measurement, baseline: Baseline | None
     ) -> tuple[Measurement, Quality | None, Quality | None]:
         """Quality against the reference, and the reference's drift against the baseline's stored pictures."""
-        session = self.session
+        if self._noise:
+            return measurement, None, None
         try:
             first_round = measurement.generations[: len(self.workload.prompts)]
             pictures = [g.picture for g in first_round if g.picture]
@@ -330,8 +347,6 @@ class Bench:
             return measurement, quality, drift
         except FluxPerfError as error:
             return _replace(measurement, problems=(*measurement.problems, str(error))), None, None
-        finally:
-            session.store  # noqa: B018
 
     def _against(
         self, pictures: Sequence[Picture], references: Sequence[Picture], name: str, *, stored: bool = False
@@ -353,7 +368,7 @@ class Bench:
     # -- the reference recipe ------------------------------------------------------------------------------
 
     def _reference_pictures(self) -> tuple[Picture, ...]:
-        if self.reference in (NONE, BASELINE):
+        if self.reference in (NONE, BASELINE) or self._noise:
             return ()
         return self.session.references.get(self.workload, self.reference, self._make_references)
 
@@ -371,9 +386,15 @@ class Bench:
                 if problem := images.problem_of(pixels, self.workload.height, self.workload.width):
                     raise FluxPerfError(f"the picture of the reference recipe {self.reference} {problem}")
                 made.append(images.save(pixels, session.folder / "images", session.folder))
+        except RuntimeError as error:
+            if (reason := shortage(error)) is None:
+                raise
+            raise FluxPerfError(
+                f"reference recipe {self.reference}: the device's memory does not suffice: {reason}"
+            ) from None
         finally:
             if not session.relative:
-                prepared.release()
+                prepared.park()
         return made
 
     @property

@@ -28,7 +28,7 @@ from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.pooled import tail_warning
 from pytest_fluxperf.measure.clock import Clock, clock_for
 from pytest_fluxperf.options import ItemSettings, RunSettings
-from pytest_fluxperf.quality import own
+from pytest_fluxperf.pipelines.models import RANDOM
 from pytest_fluxperf.results import (
     RESULTS_FORMAT,
     Environment,
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from pytest_fluxperf.pipelines.models import ModelInfo
     from pytest_fluxperf.pipelines.pool import Pool, Prepared
     from pytest_fluxperf.quality.metrics import Metrics
-    from pytest_fluxperf.quality.own import PictureMetric
     from pytest_fluxperf.quality.reference import References
 
 
@@ -58,15 +57,11 @@ class Session:
         run: str,
         worker: str = "",
         prompt_sets: Mapping[str, Sequence[str]] | None = None,
-        models: Mapping[str, str] | None = None,
-        own_metrics: Mapping[str, PictureMetric] | None = None,
         on_pipeline: Callable[[Any, str], None] | None = None,
     ) -> None:
         self.settings = settings
         self.worker = worker
         self.prompt_sets = dict(prompt_sets or {})
-        self.models = dict(models or {})
-        self.own_metrics = dict(own_metrics or {})
         self._on_pipeline = on_pipeline
         self.started = time.monotonic()
         self.time_utc = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
@@ -140,8 +135,7 @@ class Session:
         """The model under test: ``--fluxperf-model``, else the embedded one on a CPU and FLUX.1-dev on a GPU."""
         from pytest_fluxperf.pipelines.models import resolve
 
-        name = self.settings.model or ("tiny" if self.device == "cpu" else "flux-dev")
-        return resolve(name, self.models)
+        return resolve(self.settings.model or ("tiny" if self.device == "cpu" else "flux-dev"))
 
     @cached_property
     def pool(self) -> Pool:
@@ -160,7 +154,7 @@ class Session:
         """Image metrics; raises :class:`FluxPerfError` when one that was asked for cannot be computed."""
         from pytest_fluxperf.quality.metrics import Metrics
 
-        return Metrics(self.settings.metrics, self.device, self.own_metrics)
+        return Metrics(self.settings.metrics, self.device)
 
     @cached_property
     def references(self) -> References:
@@ -169,11 +163,24 @@ class Session:
 
         return References(self.folder)
 
-    def recipe(self, text: str | None) -> str:
-        """Canonical spelling of a recipe, with the device's usual dtype where none is named."""
+    def recipe(self, text: str | None, steps: int | None = None) -> str:
+        """Canonical spelling of a recipe, with the device's usual dtype where none is named.
+
+        With random weights, whose pictures meet no threshold, step caches that look at them get a schedule for
+        ``steps`` denoising steps (by default the model's): ``fbcache:0.3`` becomes ``fbcache:0.3,computed=8``.
+        """
+        from pytest_fluxperf.pipelines.optimizations.stepcache import scheduled
         from pytest_fluxperf.recipe import parse
 
-        return str(parse(text or self.dtype, dtype=self.dtype))
+        recipe = parse(text or self.dtype, dtype=self.dtype)
+        if self.random:
+            recipe = scheduled(recipe, steps or self.info.defaults.steps)
+        return str(recipe)
+
+    @property
+    def random(self) -> bool:
+        """True when the model has random weights: its pictures are noise, and are neither compared nor kept."""
+        return (self.settings.model or "").strip().endswith(RANDOM) and self.info.random
 
     @property
     def dtype(self) -> str:
@@ -209,6 +216,11 @@ class Session:
             self._on_pipeline(prepared.pipe, recipe)
         return prepared
 
+    def make_room(self) -> None:
+        """Free the device's memory of what is not in use."""
+        if "pool" in vars(self):
+            self.pool.make_room()
+
     def check(self, benches: Sequence[Bench]) -> None:
         """Find what would go wrong before anything is measured.
 
@@ -216,7 +228,6 @@ class Session:
         metric that cannot be computed, a damaged baseline, or a reports folder that cannot be written.
         """
         self.configurations = len(benches)
-        own.check(self.own_metrics)
         self.gpu, self.info, self.folder  # noqa: B018
         if "lpips" in self.settings.metrics:
             self.metrics  # noqa: B018
