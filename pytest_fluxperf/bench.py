@@ -7,8 +7,10 @@ the ``flux`` fixture is set up, and measures and judges when pytest calls the te
 from __future__ import annotations
 
 import dataclasses
+import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -21,6 +23,7 @@ from pytest_fluxperf.gate.verdict import another_round, judge, record
 from pytest_fluxperf.measure import runner as measuring
 from pytest_fluxperf.measure import telemetry
 from pytest_fluxperf.measure.inputs import GenerationInputs
+from pytest_fluxperf.measure.observe import Observation, first_step
 from pytest_fluxperf.options import ItemSettings
 from pytest_fluxperf.pipelines.shortage import shortage
 from pytest_fluxperf.quality import images, reference
@@ -245,7 +248,18 @@ class Bench:
 
                 return snapshot()
 
+            def observing(self) -> AbstractContextManager[None]:
+                return bench._observing(observation)
+
+            def busy(self, began: float, ended: float) -> float | None:
+                load = telemetry.during(bench.session.gpu.uuid, began, ended)
+                if load is not None and load.sm_clock_mhz is not None:
+                    clocks.append(load.sm_clock_mhz)
+                return None if load is None else load.busy
+
+        observation, clocks = Observation(), list[int]()
         hooks = Hooks()
+        compiled = hooks.compilation()
         with self.session.device_lock():
             paired = self._paired_reference()
             hooks.reference = paired
@@ -263,10 +277,19 @@ class Bench:
             ).run()
             after = telemetry.read(self.session.gpu.uuid)
         problems = measurement.problems
-        facts: dict[str, Any] = {}
+        compiled = hooks.compilation() - compiled
+        facts: dict[str, Any] = {"graph_breaks": measurement.graph_breaks, **observation.facts}
         if self.prepared:
-            facts = {**self.prepared.facts(), "graph_breaks": measurement.graph_breaks}
-            problems += self.prepared.problems()
+            facts = {**self.prepared.facts(), **facts}
+            problems += self.prepared.problems() + self.prepared.contradictions(observation.facts)
+        elif compiled.graphs:  # a body that compiles its own pipeline
+            facts |= {
+                "compiled_graphs": compiled.graphs,
+                "inductor_cache_hits": compiled.cache_hits,
+                "inductor_cache_misses": compiled.cache_misses,
+            }
+        if after is not None and clocks:
+            after = _replace(after, sm_clock_mhz=round(statistics.median(clocks)))
         return _replace(
             measurement,
             prepare_s=self.prepare_s,
@@ -275,6 +298,11 @@ class Bench:
             telemetry=after,
             unfit=tuple(dict.fromkeys((*telemetry.unfit(before), *telemetry.unfit(after)))),
         )
+
+    def _observing(self, observation: Observation) -> AbstractContextManager[None]:
+        if self.prepared is None:
+            return nullcontext()
+        return first_step(self.prepared.pipe.transformer, observation)
 
     def _policy(self) -> Policy:
         s = self.settings

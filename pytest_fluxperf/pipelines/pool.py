@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,6 +139,12 @@ class Prepared:
         if self._expanded.token("attention") is None and seen != ["native"]:
             found.append(f"no attention back end was asked for, but {', '.join(seen)} is set")
         return tuple(found)
+
+    def contradictions(self, ran: Mapping[str, Any]) -> tuple[str, ...]:
+        """What was asked for and is set, but did not run by the facts of a watched step; one line each."""
+        asked = self.facts().get("attention_asked")
+        found = attention.contradiction(asked, ran.get("ran_attention", ()))
+        return () if found is None else (found,)
 
     def spare_memory_mib(self) -> float:
         """Device memory that the pool holds beside this pipeline, in MiB: its other bases, and originals kept to undo.
