@@ -18,7 +18,7 @@ from pytest_fluxperf.results import Generation, Measurement, Picture, Prompt, Wo
 MIN_WARMUP = 2
 MAX_WARMUP = 8
 OBSERVED = 1
-"""Warm-up generation (from 0) in which it is looked at what runs: the first compiles, the second is the last sure one."""
+"""Warm-up generation (from 0) in which it is looked at what runs: the first compiles, a third may not come."""
 
 SETTLED = 0.25
 """Warm-up has settled when the last generation took no more than this fraction longer than the fastest."""
