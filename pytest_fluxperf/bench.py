@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
+from pytest_fluxperf.baseline.names import baseline_path
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.verdict import another_round, judge, record
@@ -169,6 +170,9 @@ class Bench:
                 measurement = _replace(measurement, problems=(problem,))
             rounds += 1
             judgement = self._judge(measurement, quality, drift, baseline, policy)
+        if self.session.settings.profile and judgement.verdict not in ("broken", "invalid"):
+            measurement = self.profiled(measurement, call)
+            judgement = self._judge(measurement, quality, drift, baseline, policy)
         if judgement.verdict == "no baseline" and accepted(judgement, self.session.settings.update):
             judgement = _replace(
                 judgement, message=f"{judgement.message.partition(';')[0]}; this run is recorded as one"
@@ -199,6 +203,31 @@ class Bench:
             raised.result = result
             raise raised
         return result
+
+    def profiled(self, measurement: Measurement, call: Callable[[], Any]) -> Measurement:
+        """``measurement`` with the kernel table of one more generation, of the first prompt."""
+        from pytest_fluxperf.measure.profile import profile_generation
+
+        session = self.session
+        stem = session.folder / "traces" / baseline_path(self.test).with_suffix("")
+        same = measurement.generations[:: len(self.workload.prompts)]
+        with session.device_lock():
+            self.inputs.load(self.workload.prompts[0])
+            if self.prepared:
+                self.prepared.begin()
+            try:
+                table = profile_generation(
+                    call,
+                    session.device,
+                    transformer=self.prepared.pipe.transformer if self.prepared else None,
+                    latency_s=statistics.median(generation.latency_s for generation in same),
+                    traces=stem,
+                )
+            except Exception as error:  # the body's
+                problem = f"raised {type(error).__name__} when it was profiled: {error}".splitlines()[0]
+                return _replace(measurement, problems=(*measurement.problems, problem))
+        folder = stem.parent.relative_to(session.folder)
+        return _replace(measurement, kernels=_replace(table, traces=tuple(str(folder / name) for name in table.traces)))
 
     def _judge(
         self,

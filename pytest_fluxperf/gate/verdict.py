@@ -55,8 +55,8 @@ def judge(
     baseline's stored ones. The verdict is that of the worst finding. Depends on nothing but its arguments.
     """
     if problem := _broken(measurement, quality, drift, workload):
-        reasons = () if baseline is None else attribute_broken(measurement, baseline, environment)
-        return Judgement(verdict="broken", message=problem, attribution=reasons, gated=True)
+        differs = () if baseline is None else attribute_broken(measurement, baseline, environment)
+        return Judgement(verdict="broken", message=problem, attribution=differs, gated=True)
     if measurement.unfit:
         return Judgement(verdict="invalid", message=_first(measurement.unfit))
     if quality is not None and quality.reference == STORED:
