@@ -20,7 +20,7 @@ import msgspec
 from filelock import FileLock
 
 from pytest_fluxperf import prompts
-from pytest_fluxperf.baseline import environment
+from pytest_fluxperf.baseline import environment, published
 from pytest_fluxperf.baseline.store import BaselineStore
 from pytest_fluxperf.baseline.update import Change
 from pytest_fluxperf.errors import FluxPerfError
@@ -28,11 +28,11 @@ from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.pooled import tail_warning
 from pytest_fluxperf.measure.clock import Clock, clock_for
 from pytest_fluxperf.options import ItemSettings, RunSettings
-from pytest_fluxperf.pipelines.models import RANDOM
 from pytest_fluxperf.results import (
     RESULTS_FORMAT,
     Environment,
     Hardware,
+    PublishedFigure,
     Result,
     RunDocument,
     Skipped,
@@ -163,24 +163,11 @@ class Session:
 
         return References(self.folder)
 
-    def recipe(self, text: str | None, steps: int | None = None) -> str:
-        """Canonical spelling of a recipe, with the device's usual dtype where none is named.
-
-        With random weights, whose pictures meet no threshold, step caches that look at them get a schedule for
-        ``steps`` denoising steps (by default the model's): ``fbcache:0.3`` becomes ``fbcache:0.3,computed=8``.
-        """
-        from pytest_fluxperf.pipelines.optimizations.stepcache import scheduled
+    def recipe(self, text: str | None) -> str:
+        """Canonical spelling of a recipe, with the device's usual dtype where none is named."""
         from pytest_fluxperf.recipe import parse
 
-        recipe = parse(text or self.dtype, dtype=self.dtype)
-        if self.random:
-            recipe = scheduled(recipe, steps or self.info.defaults.steps)
-        return str(recipe)
-
-    @property
-    def random(self) -> bool:
-        """True when the model has random weights: its pictures are noise, and are neither compared nor kept."""
-        return (self.settings.model or "").strip().endswith(RANDOM) and self.info.random
+        return str(parse(text or self.dtype, dtype=self.dtype))
 
     @property
     def dtype(self) -> str:
@@ -215,11 +202,6 @@ class Session:
         if self._on_pipeline:
             self._on_pipeline(prepared.pipe, recipe)
         return prepared
-
-    def make_room(self) -> None:
-        """Free the device's memory of what is not in use."""
-        if "pool" in vars(self):
-            self.pool.make_room()
 
     def check(self, benches: Sequence[Bench]) -> None:
         """Find what would go wrong before anything is measured.
@@ -286,6 +268,11 @@ class Session:
         results = tuple(self.results[test] for test in sorted(self.results))
         tail = tail_warning(results)
         warnings = [*self.info.caveats, *([tail] if tail else [])]
+        figures: tuple[PublishedFigure, ...] = ()
+        try:
+            figures = published.beside(published.load(self.settings.baselines), (result.workload for result in results))
+        except FluxPerfError as error:  # no reason to lose what was measured
+            warnings.append(f"published figures are left out: {error}")
         return RunDocument(
             format=RESULTS_FORMAT,
             session=self.id,
@@ -302,4 +289,5 @@ class Session:
             warnings=tuple(warnings),
             duration_s=round(time.monotonic() - self.started, 3),
             update=self.settings.update,
+            published=figures,
         )

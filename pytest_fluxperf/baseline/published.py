@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_fluxperf.errors import FluxPerfError
-from pytest_fluxperf.results import Record, Workload
+from pytest_fluxperf.results import PublishedFigure, Record, Workload
 
 FOLDER = "published"
 """Name of the folder under the baselines."""
@@ -145,6 +145,28 @@ def matching(published: Iterable[Published], recipe: str | None, workload: Workl
         and (entry.table.height, entry.table.width, entry.table.steps) == shape
     ]
     return tuple(sorted(found, key=lambda entry: entry.figure.recipe != recipe))
+
+
+def beside(published: Iterable[Published], workloads: Iterable[Workload]) -> tuple[PublishedFigure, ...]:
+    """The figures in seconds for the model, size and steps of any of ``workloads``, on any GPU, as a run keeps them."""
+    shapes = {(w.model.removesuffix(_RANDOM), w.height, w.width, w.steps) for w in workloads}
+    return tuple(
+        PublishedFigure(
+            configuration=entry.figure.configuration,
+            recipe=entry.figure.recipe,
+            gpu=entry.table.gpu,
+            seconds=entry.seconds,
+            n=entry.figure.n,
+            measured=entry.figure.measured,
+            note=entry.note,
+            workload=f"{entry.table.model}, {entry.table.width}×{entry.table.height}, {entry.table.steps} steps",
+            source=f"{entry.source.title} ({entry.source.date})",
+            url=entry.source.url,
+        )
+        for entry in published
+        if (entry.table.model, entry.table.height, entry.table.width, entry.table.steps) in shapes
+        and entry.seconds is not None
+    )
 
 
 def _key(recipe: str) -> tuple[str, str]:

@@ -1,8 +1,9 @@
-"""``report.html``: one file that opens from disk, asks no network, and works without scripts."""
+"""``report.html``: one file that opens from disk, asks no network, and says everything without scripts."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,10 +14,20 @@ import jinja2
 import msgspec
 from markupsafe import Markup
 
-from pytest_fluxperf.report import plots, text
+from pytest_fluxperf.report import glyphs, plots, text
+from pytest_fluxperf.report.sentence import RELATIVE
 from pytest_fluxperf.report.thumbnails import Thumbnails
-from pytest_fluxperf.report.view import Overview, Row, overview, supported_percentile
-from pytest_fluxperf.results import SEVERITY, Picture, RunDocument, Similarity
+from pytest_fluxperf.report.view import Overview, PromptPair, Row, overview, supported_percentile
+from pytest_fluxperf.results import (
+    SEVERITY,
+    Finding,
+    Generation,
+    Picture,
+    PublishedFigure,
+    Quality,
+    RunDocument,
+    Similarity,
+)
 
 TEMPLATES = Path(__file__).with_name("templates")
 METRICS = (
@@ -54,16 +65,23 @@ def render_html(
         "percent": text.percent,
         "number": text.number,
         "memory": text.memory,
+        "steps": text.decimal,
+        "breakable": _breakable,
     }
-    page = Page(overview(documents), Thumbnails(folders, page_folder or folders[0]))
+    page = Page(overview(documents), folders, page_folder or folders[0])
     body = environment.get_template("report.html").render(page=page, view=page.view)
     # the pictures' rules are known only after all tests were rendered
     return body.replace("/*pictures*/", page.thumbnails.css(), 1)
 
 
-@dataclass
+def _breakable(recipe: str) -> Markup:
+    """A recipe that breaks between its tokens and parameters when it has to."""
+    return Markup("<wbr>").join(re.split(r"(?<=[+,])", recipe))
+
+
+@dataclass(frozen=True)
 class Shot:
-    """One prompt's pictures: reference, now and FLIP map, each a CSS class and a link, or None."""
+    """One prompt's pictures, each None where there is none, and their metrics."""
 
     prompt: str
     seed: int
@@ -73,6 +91,17 @@ class Shot:
     score: Similarity | None
 
 
+@dataclass(frozen=True)
+class Phase:
+    """One phase of one bar: its colour's number, seconds, width in per cent, and change against the baseline."""
+
+    index: int
+    name: str
+    seconds: float
+    width: float
+    change: float | None
+
+
 class Test:
     """What the page shows of one test."""
 
@@ -80,6 +109,19 @@ class Test:
         self.row = row
         self.result = row.result
         self.name = f"t{index}"
+        self.opened = index == 0 and row.verdict in ("broken", "regressed", "invalid")
+        """Whether the page shows it unfolded: the worst, when something failed."""
+
+    @property
+    def words(self) -> str:
+        """What the text filter searches."""
+        found = (self.row.label, self.result.test, self.row.recipe, self.row.machine)
+        return text.shorten(text.visible(" ".join(found)), 400).lower()
+
+    @cached_property
+    def mark(self) -> Markup:
+        """The judged interval on the tolerance band, small."""
+        return Markup(glyphs.interval(self.row))
 
     @cached_property
     def changes(self) -> Markup:
@@ -87,8 +129,8 @@ class Test:
         return Markup(plots.changes(self.row, f"{self.name}-c"))
 
     @cached_property
-    def phases(self) -> list[tuple[str, float, list[tuple[int, str, float, float]]]]:
-        """Bars of the phases: label, total seconds, and per phase its colour, name, seconds and width in per cent."""
+    def phases(self) -> list[tuple[str, float, list[Phase]]]:
+        """Bars of the phases: label, total seconds, phases."""
         before, now = self.row.phases()
         bars = [(label, parts) for label, parts in (("baseline", before), ("now", now)) if parts]
         longest = max((sum(parts.values()) for _, parts in bars), default=0.0) or 1.0
@@ -96,7 +138,10 @@ class Test:
             (
                 label,
                 sum(parts.values()),
-                [(i + 1, name, value, 100 * value / longest) for i, (name, value) in enumerate(parts.items())],
+                [
+                    Phase(i + 1, name, value, 100 * value / longest, _relative(value, before.get(name)))
+                    for i, (name, value) in enumerate(parts.items())
+                ],
             )
             for label, parts in bars
         ]
@@ -107,54 +152,96 @@ class Test:
         return Markup(plots.history(self.row, f"{self.name}-h"))
 
     @cached_property
-    def shots(self) -> list[Shot]:
-        """Pictures of every generation."""
-        quality = self.result.quality
-        shots = []
-        for pair, generation in zip(self.row.prompts, self.result.measurement.generations, strict=True):
-            i = pair.index
-
-            def at(pictures: Sequence[Any], i: int = i) -> Any:
-                return pictures[i] if i < len(pictures) else None
-
-            shots.append(
-                Shot(
-                    prompt=pair.text,
-                    seed=pair.seed,
-                    reference=at(quality.references) if quality else None,
-                    now=generation.picture,
-                    flip=at(quality.flip_maps) if quality else None,
-                    score=at(quality.scores) if quality else None,
-                )
-            )
-        return [shot for shot in shots if shot.now or shot.reference]
+    def strips(self) -> list[tuple[PromptPair, Markup]]:
+        """Denoising steps of every prompt, where any of them, now or in the baseline, came from a cache."""
+        seen = [pair for pair in self.row.prompts if pair.decisions]
+        if not any("0" in (pair.decisions or "") + (pair.baseline_decisions or "") for pair in seen):
+            return []
+        return [(pair, Markup(glyphs.steps(pair))) for pair in seen]
 
     @cached_property
-    def has_steps(self) -> bool:
-        """True when any step came from a cache, so that the strip says something."""
-        return any(pair.decisions and "0" in pair.decisions for pair in self.row.prompts)
+    def shots(self) -> list[Shot]:
+        """Pictures of every generation beside the reference's."""
+        pictures = [generation.picture for generation in self.result.measurement.generations]
+        return self._shots(pictures, self.result.quality)
+
+    @cached_property
+    def drift(self) -> list[Shot]:
+        """The reference recipe's pictures now beside those that the baseline stored, where they are not the same."""
+        quality = self.result.quality
+        if self.result.drift is None or quality is None:
+            return []
+        return self._shots(list(quality.references), self.result.drift)
+
+    def _shots(self, pictures: Sequence[Picture | None], quality: Quality | None) -> list[Shot]:
+        def at(values: Sequence[Any] | None, i: int) -> Any:
+            return values[i] if values and i < len(values) else None
+
+        prompts = self.result.workload.prompts
+        shots = [
+            Shot(
+                prompt=prompts[i % len(prompts)].text,
+                seed=prompts[i % len(prompts)].seed,
+                reference=at(quality.references if quality else None, i),
+                now=picture,
+                flip=at(quality.flip_maps if quality else None, i),
+                score=at(quality.scores if quality else None, i),
+            )
+            for i, picture in enumerate(pictures[: len(prompts)])
+        ]
+        return [shot for shot in shots if shot.now or shot.reference]
 
     @property
     def raw(self) -> str:
-        """The measured values, to be copied."""
-        return json.dumps(
-            {
-                "test": self.result.test,
-                "recipe": self.result.recipe,
-                "generations": msgspec.to_builtins(self.result.measurement.generations),
-            },
-            indent=1,
-            ensure_ascii=True,
+        """The measured values and the baseline's, to be copied: JSON, one generation a line."""
+        generations = ",\n  ".join(map(_values, self.result.measurement.generations))
+        runs = ",\n  ".join(
+            json.dumps({"time_utc": run.time_utc, "latency_s": [sample.latency_s for sample in run.samples]})
+            for run in self.row.runs
         )
+        return (
+            f'{{"test": {json.dumps(self.result.test)},\n "recipe": {json.dumps(self.result.recipe)},\n'
+            f' "generations": [\n  {generations}],\n "baseline": [\n  {runs}]}}'
+        )
+
+
+def _values(generation: Generation) -> str:
+    values = msgspec.to_builtins(generation)
+    values.pop("picture", None)
+    return json.dumps(values, ensure_ascii=True)
+
+
+def _relative(now: float, before: float | None) -> float | None:
+    return now / before - 1 if before else None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One recipe on one machine."""
+
+    row: Row
+    ratio: float | None
+    """p50 over that of the first machine."""
+
+
+def _cell(row: Row | None, first: float | None) -> Cell | None:
+    return None if row is None else Cell(row, row.p50_s / first if first and row.p50_s else None)
 
 
 class Page:
     """The whole page."""
 
-    def __init__(self, view: Overview, thumbnails: Thumbnails) -> None:
+    def __init__(self, view: Overview, folders: Sequence[Path], page_folder: Path) -> None:
         self.view = view
-        self.thumbnails = thumbnails
         self.tests = [Test(row, index) for index, row in enumerate(view.rows)]
+        shown = {
+            picture.sha256
+            for test in self.tests
+            for shot in (*test.shots, *test.drift)
+            for picture in (shot.reference, shot.now, shot.flip)
+            if picture is not None
+        }
+        self.thumbnails = Thumbnails(folders, page_folder, len(shown))
 
     severity = SEVERITY
 
@@ -172,6 +259,11 @@ class Page:
     def metrics(self) -> list[tuple[str, str, int]]:
         """Image metrics that some test has."""
         return [m for m in METRICS if any(getattr(row.quality, m[1]) is not None for row in self.view.rows)]
+
+    @property
+    def columns(self) -> list[tuple[str, str, int]]:
+        """Image metrics with a column in the table; the page has room for no more."""
+        return [metric for metric in self.metrics if metric[1] != "ms_ssim"]
 
     @cached_property
     def metric(self) -> tuple[str, str, bool] | None:
@@ -194,8 +286,37 @@ class Page:
                 continue
             before_y = getattr(row.baseline_quality, name)
             before = None if row.baseline_p50_s is None or before_y is None else (row.baseline_p50_s, before_y)
-            points.append(plots.Point(text.visible(row.label), row.p50_s, y, before, TONES.get(row.verdict, "")))
-        return Markup(plots.scatter(points, title, rising=rising))
+            points.append(
+                plots.Point(
+                    text.visible(f"{row.machine} {row.label}".strip()),
+                    row.p50_s,
+                    y,
+                    before,
+                    TONES.get(row.verdict, ""),
+                    group=self.view.machines.index(row.machine) if row.machine else 0,
+                    target=row.anchor,
+                )
+            )
+        recipes = {row.result.recipe for row in self.view.rows}
+        marks = [
+            plots.Mark(
+                text.visible(f"{figure.configuration} on {figure.gpu}, {figure.source}"),
+                figure.seconds,
+                figure.recipe in recipes,
+            )
+            for figure in self.published
+            if self._has(figure.gpu)
+        ]
+        return Markup(plots.scatter(points, title, rising=rising, published=marks))
+
+    @cached_property
+    def published(self) -> list[PublishedFigure]:
+        """Figures from the literature for the run's workloads, those of the run's GPUs first."""
+        found = dict.fromkeys(figure for d in self.view.documents for figure in d.published)
+        return sorted(found, key=lambda figure: (not self._has(figure.gpu), figure.gpu))
+
+    def _has(self, gpu: str) -> bool:
+        return any(d.gpu == gpu or d.gpu.startswith(f"{gpu}-") for d in self.view.documents)
 
     @property
     def families(self) -> list[str]:
@@ -212,6 +333,39 @@ class Page:
         """Each machine with its short name."""
         return list(zip(self.view.machines, self.view.documents, strict=True))
 
+    @cached_property
+    def side_by_side(self) -> list[tuple[str, list[Cell | None]]]:
+        """Every test that ran on more than one machine: its label, and a cell for each machine."""
+        tests: dict[str, dict[str, Row]] = {}
+        for row in self.view.rows:
+            tests.setdefault(row.result.test, {})[row.machine] = row
+        found = []
+        for rows in tests.values():
+            if len(rows) < 2:
+                continue
+            first = next((rows[m].p50_s for m in self.view.machines if m in rows), None)
+            cells = [_cell(rows.get(machine), first) for machine in self.view.machines]
+            found.append((next(iter(rows.values())).label, cells))
+        return sorted(found, key=lambda line: line[0])
+
     def supported(self, n: int) -> str:
         """What percentile the largest of n samples bounds, in words."""
         return f"the largest of {n} bounds the {100 * supported_percentile(n):.0f}th percentile with 95 % confidence"
+
+    @staticmethod
+    def figure(item: Finding, value: float | None) -> str:
+        """A finding's value with its unit."""
+        if value is None:
+            return "–"
+        if item.unit == "MiB":
+            return text.memory(value)
+        if item.unit == "s":
+            return f"{text.seconds(value)} s"
+        return f"{value:.4g}" + (f" {item.unit}" if item.unit else "")
+
+    @staticmethod
+    def moved(item: Finding, value: float | None) -> str:
+        """A finding's change, bound or tolerance: a fraction as per cent, a difference as it is."""
+        if item.metric in RELATIVE:
+            return text.percent(value)
+        return "–" if value is None else f"{value:+.3g}" if value else "0"

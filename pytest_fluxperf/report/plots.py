@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -20,7 +21,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from pytest_fluxperf.report.text import percent, seconds
-from pytest_fluxperf.report.view import PromptPair, Row
+from pytest_fluxperf.report.view import PromptPair, Row, slowdown
 
 INK, MUTED, LINE, BAND = "#010203", "#010204", "#010205", "#010206"
 NOW, BEFORE, BAD, GOOD, PAPER = "#010207", "#010208", "#010209", "#01020a", "#01020b"
@@ -72,34 +73,81 @@ class Point:
     before: tuple[float, float] | None
     tone: str = ""
     """``bad``, ``good`` or nothing."""
+    group: int = 0
+    """Number of the machine, told apart by the marker."""
+    target: str = ""
+    """Fragment of the page that a click leads to."""
 
 
-def scatter(points: Sequence[Point], metric: str, *, rising: bool, published: Sequence[Point] = ()) -> str:
-    """Latency (s) against an image metric for all recipes; the baseline is hollow. Empty without points."""
+@dataclass(frozen=True)
+class Mark:
+    """A latency without a quality figure, as published; ``known`` when a recipe of the run does the same."""
+
+    label: str
+    x: float
+    known: bool
+
+
+_MARKERS = "os^vP"
+_STRIP = 0.11
+"""Height of the strip of published latencies, as a fraction of the axes."""
+
+
+def scatter(points: Sequence[Point], metric: str, *, rising: bool, published: Sequence[Mark] = ()) -> str:
+    """Latency (s) against an image metric for all recipes, better towards the top left; the baseline is hollow.
+
+    Published latencies come without the metric, so they stand in a strip of their own. Empty without points.
+    """
     if not points:
         return ""
     with mpl.rc_context(_STYLE):
-        figure, axes = _figure("scatter", 3.6, 0.62, 0.5)
+        figure, axes = _figure("scatter", 4.1, 0.66, 0.5)
         axes.grid(visible=True)
         titles: dict[str, str] = {}
+        targets: dict[str, str] = {}
         for i, point in enumerate(points):
+            marker = _MARKERS[point.group % len(_MARKERS)]
             if point.before is not None:
                 axes.plot(*zip(point.before, (point.x, point.y), strict=True), color=BEFORE, lw=1, zorder=1)
-                _dot(axes, *point.before, edge=BEFORE, face=PAPER, size=5, gid=f"b{i}")
+                _dot(axes, *point.before, edge=BEFORE, face=PAPER, size=5, gid=f"b{i}", marker=marker)
                 titles[f"b{i}"] = f"{point.label}, baseline: {_at(*point.before, metric)}"
-        for i, point in enumerate(published):
-            axes.plot(point.x, point.y, marker="D", ms=5, mfc=PAPER, mec=MUTED, ls="", zorder=2, gid=f"p{i}")
-            titles[f"p{i}"] = f"{point.label}, published: {_at(point.x, point.y, metric)}"
         for i, point in enumerate(points):
             colour = {"bad": BAD, "good": GOOD}.get(point.tone, NOW)
-            _dot(axes, point.x, point.y, edge=PAPER, face=colour, size=8, gid=f"n{i}")
+            marker = _MARKERS[point.group % len(_MARKERS)]
+            _dot(axes, point.x, point.y, edge=PAPER, face=colour, size=8, gid=f"n{i}", marker=marker)
             titles[f"n{i}"] = f"{point.label}: {_at(point.x, point.y, metric)}"
+            targets[f"n{i}"] = point.target
         axes.set_xlabel("p50 latency (s) · left is faster")
-        axes.set_ylabel(f"{metric} · {'up' if rising else 'down'} is closer")
-        axes.margins(0.12, 0.14)
-        _label(figure, axes, points)
+        axes.set_ylabel(f"{metric} · up is closer")
+        axes.margins(0.1, 0.12)
+        axes.autoscale_view()
+        low, high = sorted(axes.get_ylim())
+        if published:
+            # the strip takes the bottom of the axes
+            low, high = (low - _STRIP * (high - low), high) if rising else (low, high + _STRIP * (high - low))
+        axes.set_ylim((low, high) if rising else (high, low))
+        if published:
+            _published(axes, published, titles)
+        _label(figure, axes, points, _STRIP if published else 0.0)
         summary = "; ".join(titles[f"n{i}"] for i in range(min(len(points), 40)))
-        return _svg(figure, "scatter", f"Speed against {metric} of {len(points)} recipes", summary, titles)
+        title = f"Speed against {metric} of {len(points)} recipes"
+        return _svg(figure, "scatter", title, summary, titles, targets)
+
+
+def _published(axes: Any, marks: Sequence[Mark], titles: dict[str, str]) -> None:
+    across = axes.get_xaxis_transform()
+    axes.plot([0, 1], [_STRIP] * 2, transform=axes.transAxes, color=LINE, lw=1, zorder=1)
+    for i, mark in enumerate(marks):
+        axes.plot(
+            mark.x, _STRIP / 2, transform=across, ls="", zorder=3, gid=f"p{i}",
+            marker="D", ms=5, mew=1.2, mfc=MUTED if mark.known else PAPER, mec=MUTED,
+        )  # fmt: skip
+        titles[f"p{i}"] = f"published: {mark.label}, {seconds(mark.x)} s"
+    bottom = axes.transData.inverted().transform(axes.transAxes.transform((0, _STRIP)))[1]
+    low, high = sorted((bottom, axes.get_ylim()[1]))
+    axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= high])
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, *(0.96 * m.x for m in marks)), max(high, *(1.02 * m.x for m in marks)))
 
 
 def changes(row: Row, name: str) -> str:
@@ -137,7 +185,6 @@ def history(row: Row, name: str) -> str:
 
 def _paired(row: Row, paired: Sequence[PromptPair], name: str) -> str:
     speed = row.speed
-    inverse = speed is not None and speed.metric == "speed-up"
     judged = speed is not None and speed.low is not None and speed.high is not None
     places: list[float] = [p.index for p in paired]
     bottom = max(places) + 1.6
@@ -152,8 +199,8 @@ def _paired(row: Row, paired: Sequence[PromptPair], name: str) -> str:
     words = ", ".join(f"prompt {p.index + 1} {percent(p.change)}" for p in paired)
     labels = [str(p.index + 1) if len(places) <= 60 or p.index % 5 == 4 else "" for p in paired]
     if judged and speed is not None and speed.low is not None and speed.high is not None:
-        bounds = sorted((1 / (1 + v) - 1) if inverse else v for v in (speed.low, speed.high))
-        centre = (1 / (1 + (speed.change or 0)) - 1) if inverse else (speed.change or 0.0)
+        bounds = sorted(slowdown(speed, value) for value in (speed.low, speed.high))
+        centre = slowdown(speed, speed.change or 0.0)
         colour = {"regressed": BAD, "improved": GOOD}.get(speed.verdict, INK)
         low, high = (100 * v for v in bounds)
         axes.plot([low, high], [bottom] * 2, color=colour, lw=2, solid_capstyle="butt")
@@ -211,38 +258,62 @@ def _figure(kind: str, height: float, left: float, bottom: float) -> tuple[Figur
     return figure, axes
 
 
-def _dot(axes: Any, x: float, y: float, *, edge: str, face: str, size: float, gid: str | None = None) -> None:
-    axes.plot(x, y, ls="", marker="o", ms=size, mec=edge, mfc=face, mew=1.2, zorder=3, gid=gid)
+def _dot(
+    axes: Any, x: float, y: float, *, edge: str, face: str, size: float, gid: str | None = None, marker: str = "o"
+) -> None:
+    axes.plot(x, y, ls="", marker=marker, ms=size, mec=edge, mfc=face, mew=1.2, zorder=3, gid=gid)
 
 
 def _at(x: float, y: float, metric: str) -> str:
     return f"{seconds(x)} s, {metric} {y:.3g}"
 
 
-def _label(figure: Figure, axes: Any, points: Sequence[Point]) -> None:
-    """Write labels where they cover neither a point nor another label; the rest keep their tooltip."""
+def _label(figure: Figure, axes: Any, points: Sequence[Point], strip: float) -> None:
+    """Write labels where they cover neither a point nor another label nor the ``strip`` at the bottom (a fraction of
+    the axes); the rest keep their tooltip.
+
+    What failed or improved comes first, and may stand further away, at the end of a line.
+    """
     figure.draw_without_rendering()
     frame = axes.get_window_extent()
     scale = figure.dpi / 72
-    taken = [(x - 5 * scale, y - 5 * scale, x + 5 * scale, y + 5 * scale)
-             for x, y in axes.transData.transform([(p.x, p.y) for p in points])]  # fmt: skip
-    order = sorted(range(len(points)), key=lambda i: (points[i].tone == "", points[i].x))
-    for i in order:
-        x, y = axes.transData.transform((points[i].x, points[i].y))
+    near = 12 * scale
+    places = axes.transData.transform([(p.x, p.y) for p in points])
+    taken = [(x - 5 * scale, y - 5 * scale, x + 5 * scale, y + 5 * scale) for x, y in places]
+    for point in points:  # nor the line to a baseline
+        if point.before is not None:
+            line = axes.transData.transform(np.linspace((point.x, point.y), point.before, 24)[3:])
+            taken += [(x - scale, y - 3 * scale, x + scale, y + 3 * scale) for x, y in line]
+    taken.append((frame.x0, frame.y0, frame.x1, frame.y0 + strip * frame.height))
+    for i in sorted(range(len(points)), key=lambda i: (points[i].tone == "", points[i].x)):
+        x, y = places[i]
         # 0.56 em is a fair mean width of a sans-serif letter; text is laid out by the browser.
-        wide, high = len(points[i].label) * 10 * 0.56 * scale, 11 * scale
-        gap = 8 * scale
-        for dx, dy, anchor in ((gap, 0, "left"), (-gap - wide, 0, "right"), (-wide / 2, 1.4 * gap, "center"),
-                               (-wide / 2, -1.4 * gap, "center")):  # fmt: skip
-            box = (x + dx, y + dy - high / 2, x + dx + wide, y + dy + high / 2)
-            inside = box[0] > frame.x0 - 20 and box[2] < frame.x1 + 20 and box[1] > frame.y0 and box[3] < frame.y1
-            if inside and not any(_overlap(box, other) for k, other in enumerate(taken) if k != i):
+        wide, high = len(points[i].label) * 10 * 0.56 * scale, 12 * scale
+        for dx, dy, anchor in _around(8 * scale):
+            left = x + dx - {"left": 0.0, "center": wide / 2, "right": wide}[anchor]
+            box = (left, y + dy - high / 2, left + wide, y + dy + high / 2)
+            inside = box[0] > frame.x0 + 2 and box[2] < frame.x1 + 8 and box[1] > frame.y0 and box[3] < frame.y1
+            distant = max(abs(dx), abs(dy)) > near
+            crossed = [(x + t * dx, y + t * dy) for t in np.linspace(0.2, 1, 12)] if distant else []
+            covers = (box, *((a - 1, b - 1, a + 1, b + 1) for a, b in crossed))
+            others = [other for k, other in enumerate(taken) if k != i]
+            if inside and not any(_overlap(one, other) for one in covers for other in others):
                 taken.append(box)
-                place = axes.transData.inverted().transform(
-                    (x + (gap if anchor == "left" else -gap if anchor == "right" else 0), y + dy)
-                )
-                axes.text(*place, points[i].label, ha=anchor, va="center", size=10, color=INK)
+                back = axes.transData.inverted().transform
+                if distant:  # a line says whose it is
+                    end = back((x + dx, y + dy - (math.copysign(high / 2, dy) if anchor == "center" else 0)))
+                    axes.plot(*zip((points[i].x, points[i].y), end, strict=True), color=MUTED, lw=0.6, zorder=0)
+                axes.text(*back((x + dx, y + dy)), points[i].label, ha=anchor, va="center", size=10, color=INK)
                 break
+
+
+def _around(gap: float) -> Iterator[tuple[float, float, str]]:
+    """Places for a label around a point, the best first: offset and horizontal anchor."""
+    yield from ((gap, 0, "left"), (-gap, 0, "right"), (0, 1.4 * gap, "center"), (0, -1.4 * gap, "center"))
+    for reach in (2.6, 4.0, 5.5):
+        for sign in (1, -1):
+            yield 0.5 * reach * gap, sign * reach * gap, "left"
+            yield -0.5 * reach * gap, sign * reach * gap, "right"
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
@@ -256,7 +327,14 @@ _LONG = re.compile(r"-?\d+\.\d{2,}")
 _GROUP = re.compile(r'<g id="([bnp]\d+)"[^>]*>')
 
 
-def _svg(figure: Figure, name: str, title: str, words: str, titles: dict[str, str] | None = None) -> str:
+def _svg(
+    figure: Figure,
+    name: str,
+    title: str,
+    words: str,
+    titles: dict[str, str] | None = None,
+    targets: dict[str, str] | None = None,
+) -> str:
     """The figure as SVG fit to be put into the page, with ids that start with ``name``."""
     target = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):
@@ -270,7 +348,8 @@ def _svg(figure: Figure, name: str, title: str, words: str, titles: dict[str, st
     text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="patch_1">.*?</g>', "", text, count=1, flags=re.DOTALL)  # the figure's empty ground
     if titles:
-        text = _GROUP.sub(lambda m: f"<g><title>{html.escape(titles[m[1]])}</title>", text)
+        leads = {gid: f' data-open="{html.escape(target)}"' for gid, target in (targets or {}).items() if target}
+        text = _GROUP.sub(lambda m: f"<g{leads.get(m[1], '')}><title>{html.escape(titles[m[1]])}</title>", text)
     text = _renamed(text, name)
     text = _GEOMETRY.sub(lambda m: f'{m[1]}="{_LONG.sub(_short, m[2])}"', text)
     text = re.sub(r" font-family: [^;\"]*;?", "", text)
@@ -282,7 +361,8 @@ def _svg(figure: Figure, name: str, title: str, words: str, titles: dict[str, st
     for _ in range(3):  # groups that hold nothing, or one thing, say nothing
         text = re.sub(r"<g/>|<(g|defs)></\1>", "", text)
         text = re.sub(r"<g>(<(?:path|text|use) [^<]*(?:/>|</text>))</g>", r"\1", text)
-    text = re.sub(r" +", " ", text).replace(": ", ":").replace("; ", ";")
+    text = re.sub(r" +", " ", text)
+    text = re.sub(r'style="[^"]*"', lambda m: m[0].replace(": ", ":").replace("; ", ";"), text)
     box = re.search(r'viewBox="[^"]*"', text)
     opening = (
         f'<svg class="plot" role="img" aria-labelledby="{name}-t {name}-d" {box[0] if box else ""}>'

@@ -55,11 +55,16 @@ def number(value: float | None, digits: int) -> str:
     return "–" if value is None else decimals(value, digits)
 
 
+def decimal(value: float | None) -> str:
+    """A number with one decimal where it is not whole."""
+    return "–" if value is None else decimals(value, 0 if float(value).is_integer() else 1)
+
+
 def steps(computed: float | None, cached: float | None) -> str:
     """Computed and cached steps per image: ``12 / 16``."""
     if computed is None or cached is None:
         return "–"
-    return " / ".join(decimals(v, 0 if float(v).is_integer() else 1) for v in (computed, cached))
+    return f"{decimal(computed)} / {decimal(cached)}"
 
 
 def memory(mib: float | None) -> str:

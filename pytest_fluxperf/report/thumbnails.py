@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,22 +14,31 @@ from PIL import Image
 
 from pytest_fluxperf.results import Picture
 
-SIDE = 160
-"""Longest side of a thumbnail, in pixels."""
-QUALITY = 78
+SIDES = (128, 384)
+"""Longest side of a thumbnail in pixels: with very many pictures, and with few."""
+PIXELS = 60_000_000
+"""Pixels of all thumbnails together, as far as :data:`SIDES` allow."""
+BYTES = 10 * 2**20
+"""Encoded bytes of all thumbnails together: noise, which does not compress, becomes smaller and coarser."""
+QUALITIES = (78, 60, 40)
 
 
 class Thumbnails:
     """Collects the pictures of a page.
 
-    ``folders`` are those that picture paths may start at; ``page`` is where the page lies, for its links.
+    ``folders`` are those that picture paths may start at; ``page`` is where the page lies, for its links; ``count``
+    is how many different pictures it will show, among which the page's size is shared.
     """
 
-    def __init__(self, folders: Sequence[Path], page: Path) -> None:
+    def __init__(self, folders: Sequence[Path], page: Path, count: int) -> None:
         self._folders = folders
         self._page = page
+        self._limit = BYTES // max(1, count)
         self._found: dict[str, Path | None] = {}
         self._embedded: dict[str, str | None] = {}
+        least, most = SIDES
+        self.side = max(least, min(most, int(math.sqrt(PIXELS / max(1, count)))))
+        """Longest side of a thumbnail, pixels."""
 
     def file(self, picture: Picture) -> Path | None:
         """The picture's file; None when it is missing."""
@@ -46,7 +56,7 @@ class Thumbnails:
         """CSS class that shows the picture; None when its file is missing or damaged."""
         if picture.sha256 not in self._embedded:
             file = self.file(picture)
-            self._embedded[picture.sha256] = None if file is None else _encode(file)
+            self._embedded[picture.sha256] = None if file is None else self._encode(file)
         return None if self._embedded[picture.sha256] is None else f"p-{picture.sha256[:16]}"
 
     def css(self) -> str:
@@ -57,14 +67,23 @@ class Thumbnails:
             if data is not None
         )
 
-
-def _encode(path: Path) -> str | None:
-    try:
-        with Image.open(path) as image:
-            small = image.convert("RGB")
-    except (OSError, SyntaxError, ValueError):
-        return None
-    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    target = io.BytesIO()
-    small.save(target, format="webp", quality=QUALITY, method=4)
-    return base64.b64encode(target.getvalue()).decode("ascii")
+    def _encode(self, path: Path) -> str | None:
+        try:
+            with Image.open(path) as image:
+                small = image.convert("RGB")
+        except (OSError, SyntaxError, ValueError):
+            return None
+        side, encoded = self.side, b""
+        while side >= 16:
+            small.thumbnail((side, side), Image.Resampling.LANCZOS)
+            for quality in QUALITIES:
+                target = io.BytesIO()
+                small.save(target, format="webp", quality=quality, method=4)
+                encoded = target.getvalue()
+                if len(encoded) <= self._limit:
+                    break
+            else:
+                side = side * 3 // 4
+                continue
+            break
+        return base64.b64encode(encoded).decode("ascii")

@@ -11,10 +11,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from pytest_fluxperf.report.text import decimals, percent, plural, visible
+from pytest_fluxperf.report.differences import Difference, differences
+from pytest_fluxperf.report.sentence import verdict_sentence
 from pytest_fluxperf.results import (
     FAILING,
     SEVERITY,
@@ -28,12 +30,6 @@ from pytest_fluxperf.results import (
     Similarity,
     Verdict,
 )
-
-SUSPECTS = (
-    "torch", "diffusers", "transformers", "para-attn", "torchao", "triton", "flash-attn", "cache-dit",
-    "accelerate", "xformers", "sageattention", "safetensors", "numpy",
-)  # fmt: skip
-"""Packages that an image's speed rests on, in the order in which a reader suspects them."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +47,23 @@ class PromptPair:
     cached: int | None
     baseline_computed: float | None
     decisions: str | None
+    baseline_decisions: str | None
+    """Of the baseline's newest run."""
+    score: Similarity | None
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing that was really used, beside what the baseline's newest run used; None for unknown."""
+
+    name: str
+    baseline: str | None
+    now: str | None
+
+    @property
+    def moved(self) -> bool:
+        """Whether both are known and differ."""
+        return self.baseline is not None and self.now is not None and self.baseline != self.now
 
 
 @dataclass(frozen=True)
@@ -140,7 +153,7 @@ class Row:
         """Sort key: relative loss of speed, 0 where unknown."""
         if self.speed is None or self.speed.change is None:
             return 0.0
-        return -self.speed.change if self.speed.metric == "speed-up" else self.speed.change
+        return slowdown(self.speed, self.speed.change)
 
     @cached_property
     def computed(self) -> float | None:
@@ -196,6 +209,7 @@ class Row:
     def prompts(self) -> tuple[PromptPair, ...]:
         """Every generation beside its prompt's baseline."""
         pairs = []
+        scores = self.result.quality.scores if self.result.quality else ()
         for index, now in enumerate(self.result.measurement.generations):
             # A body that raised midway leaves fewer generations than prompts; samples() may repeat them.
             prompt = self.result.workload.prompts[index % max(1, len(self.result.workload.prompts))]
@@ -220,28 +234,24 @@ class Row:
                     cached=now.cached_steps,
                     baseline_computed=_mean(s.computed_steps for s in samples),
                     decisions=now.decisions,
+                    baseline_decisions=samples[-1].decisions if samples else None,
+                    score=scores[index] if index < len(scores) else None,
                 )
             )
         return tuple(pairs)
+
+    @cached_property
+    def facts(self) -> tuple[Fact, ...]:
+        """What was really used, now and in the baseline's newest run; what differs first."""
+        old = _texts(self.runs[-1].facts) if self.runs else {}
+        new = _texts(self.result.measurement.facts)
+        facts = [Fact(name, old.get(name), new.get(name)) for name in {**new, **old}]
+        return tuple(sorted(facts, key=lambda fact: not fact.moved))
 
     def phases(self) -> tuple[dict[str, float], dict[str, float]]:
         """Median seconds of each phase, in the baseline and now; empty where phases were not seen."""
         before = _phases([s for run in self.runs for s in run.samples])
         return before, _phases(self.result.measurement.generations)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One thing of the environment that is not what it was; None for absent."""
-
-    name: str
-    baseline: str | None
-    now: str | None
-    suspect: bool
-    """Whether an image's speed is known to rest on it."""
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.baseline or 'absent'} → {self.now or 'absent'}"
 
 
 @dataclass(frozen=True)
@@ -282,10 +292,15 @@ class Overview:
             return min([*self.counts, "invalid"], key=SEVERITY.__getitem__)
         return min(self.counts, key=SEVERITY.__getitem__, default="passed")
 
+    def differences_of(self, row: Row) -> tuple[Difference, ...]:
+        """What differs for one test, between its own machine now and its own baseline's newest run."""
+        before = _newest_environment(row.result.baseline) if row.result.baseline else None
+        return differences([before] if before else [], [row.document.environment])
+
     @cached_property
     def sentence(self) -> str:
         """The verdict in one sentence."""
-        return _sentence(self)
+        return verdict_sentence(self)
 
     @property
     def gated_text(self) -> str:
@@ -306,7 +321,9 @@ def overview(documents: RunDocument | Sequence[RunDocument]) -> Overview:
     tally = Counter(row.verdict for row in rows)
     counts = {verdict: tally[verdict] for verdict in SEVERITY if tally[verdict]}
     environments = _baseline_environments(rows)
-    return Overview(parts, machines, tuple(rows), counts, _differences(parts, environments), environments)
+    return Overview(
+        parts, machines, tuple(rows), counts, differences(environments, [d.environment for d in parts]), environments
+    )
 
 
 def machine_labels(documents: Sequence[RunDocument]) -> tuple[str, ...]:
@@ -333,6 +350,11 @@ def families(recipe: str | None) -> tuple[str, ...]:
     return tuple(token.partition(":")[0] for token in recipe.split("+")) if recipe else ()
 
 
+def slowdown(speed: Finding, change: float) -> float:
+    """``change`` of a latency, or of a speed-up, as relative change of latency: positive is slower."""
+    return 1 / (1 + change) - 1 if speed.metric == "speed-up" else change
+
+
 def finding(result: Result, metric: str) -> Finding | None:
     """The finding of one metric, or None."""
     return next((f for f in result.judgement.findings if f.metric == metric), None)
@@ -349,97 +371,6 @@ def supported_percentile(n: int) -> float:
     (All n samples lie below the q-th percentile with probability q^n.)
     """
     return float(0.05 ** (1 / n)) if n else 0.0
-
-
-def clause(item: Finding) -> str:
-    """A finding in a few words: ``6.1 % slower``, ``SSIM 0.012 lower``."""
-    if item.change is None:
-        return item.message or f"{item.metric} {item.verdict}"
-    size, more = abs(item.change), item.change > 0
-    if item.metric == "latency":
-        return f"{percent(size, sign=False)} {'slower' if more else 'faster'}"
-    if item.metric in ("speed-up", "peak memory", "computed steps"):
-        return f"{percent(size, sign=False)} {'more' if more else 'less'} {item.metric}".replace(
-            "less computed", "fewer computed"
-        )
-    return f"{item.metric} {decimals(size, 4 if size < 0.01 else 3 if size < 1 else 2)}" + (
-        " higher" if more else " lower"
-    )
-
-
-def worst_finding(result: Result) -> Finding | None:
-    """The finding that decided the verdict: speed, or else the one furthest past its tolerance."""
-    decisive = [f for f in result.judgement.findings if f.verdict == result.judgement.verdict]
-    first = ("latency", "speed-up")  # what a user feels comes before what explains it
-    return max(decisive, key=lambda f: (f.metric in first, abs(f.change or 0.0) / (f.tolerance or 1.0)), default=None)
-
-
-def step_change(row: Row) -> str | None:
-    """``5 more computed steps per image`` where a cache hits less (or more) often than it did."""
-    if row.computed is None or row.baseline_computed is None:
-        return None
-    delta = row.computed - row.baseline_computed
-    if abs(delta) < 0.05:
-        return None
-    return f"{abs(delta):.2g} {'more' if delta > 0 else 'fewer'} computed steps per image"
-
-
-def _sentence(view: Overview) -> str:
-    total = len(view.rows)
-    skipped = sum(len(d.skipped) for d in view.documents)
-    if not total:
-        return f"Nothing was measured: {plural(skipped, 'test')} skipped." if skipped else "Nothing was measured."
-    moved = next((d.update for d in view.documents if d.update), None)
-    if view.gated == 0 and not moved:
-        return f"Nothing was gated: none of {plural(total, 'test')} could be judged against a baseline."
-    failing = {v: n for v, n in view.counts.items() if v in FAILING and not (moved and v == "no baseline")}
-    suspects = [str(d) for d in view.differences if d.suspect][:2]
-    if failing:
-        (first, n), *rest = failing.items()
-        lead = f"{n} of {total} {_said(first, n)}" + "".join(f", {m} {_said(v, m)}" for v, m in rest)
-        reasons = [*suspects, _reason(view.rows[0])]
-        return f"{lead}: {'; '.join(r for r in reasons if r)}."
-    if set(view.counts) == {"passed"}:
-        lead = f"All {total} passed" if total > 1 else "The test passed"
-        text = f"{lead}: no slower, no heavier, no worse than the baseline"
-    else:
-        text = ", ".join(
-            f"{n} recorded for the first time" if moved and v == "no baseline" else f"{n} {_said(v, n)}"
-            for v, n in view.counts.items()
-        )
-        text = f"None of {total} failed: {text}"
-    if suspects:
-        text += f", with {' and '.join(suspects)}"
-    if moved:
-        text += f"; baselines updated ({moved})"
-    return text + "."
-
-
-def _said(verdict: Verdict, n: int) -> str:
-    if verdict == "no baseline":
-        return "has no baseline" if n == 1 else "have no baseline"
-    return verdict
-
-
-def _reason(row: Row) -> str:
-    judgement = row.result.judgement
-    name = visible(row.label)
-    if row.verdict == "broken":
-        problem = next(iter(row.result.measurement.problems), judgement.message)
-        return f"{name}: {_first_line(problem)}"
-    if row.verdict == "invalid":
-        return f"{name}: {_first_line(next(iter(row.result.measurement.unfit), judgement.message))}"
-    if row.verdict == "no baseline":
-        return f"record one with --fluxperf-update, starting with {name}"
-    decisive = worst_finding(row.result)
-    what = clause(decisive) if decisive is not None else _first_line(judgement.message)
-    why = step_change(row) or next(iter(judgement.attribution), None)
-    return f"{name} {what}" + (f": {_first_line(why)}" if why else "")
-
-
-def _first_line(text: str, limit: int = 160) -> str:
-    line = visible(text.strip().splitlines()[0] if text.strip() else "").rstrip(".")
-    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def _rows(document: RunDocument, machine: str) -> Iterable[Row]:
@@ -469,6 +400,20 @@ def _speedup(result: Result, reference: Result | None) -> float | None:
         pairs = zip(reference.measurement.generations, generations, strict=False)
         ratios = [r.latency_s / g.latency_s for r, g in pairs if g.latency_s]
     return float(np.median(ratios)) if ratios else None
+
+
+def _texts(facts: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Facts as flat names and readable values."""
+    found: dict[str, str] = {}
+    for key, value in facts.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, dict):
+            found |= _texts(value, f"{name} ")
+        elif isinstance(value, list | tuple):
+            found[name] = ", ".join(map(str, value)) or "none"
+        else:
+            found[name] = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return found
 
 
 def _mean(values: Iterable[int | None]) -> float | None:
@@ -506,32 +451,3 @@ def _baseline_environments(rows: Iterable[Row]) -> tuple[Environment, ...]:
     environments = {e.digest: e for e in found if e is not None}
     tally = Counter(e.digest for e in found if e is not None)
     return tuple(environments[digest] for digest, _ in tally.most_common())
-
-
-def flatten(environment: Environment) -> dict[str, str]:
-    """Everything an environment says, as one flat mapping of names to values."""
-    flat = {"python": environment.python, "platform": environment.platform}
-    for name in ("cuda", "cudnn", "driver"):
-        if value := getattr(environment, name):
-            flat[name] = value
-    return flat | environment.packages | environment.flags
-
-
-def _differences(documents: Sequence[RunDocument], environments: Sequence[Environment]) -> tuple[Difference, ...]:
-    if not environments:
-        return ()
-    before = [flatten(e) for e in environments]
-    now = [flatten(d.environment) for d in documents]
-    order = {name: i for i, name in enumerate((*SUSPECTS, "cuda", "cudnn", "driver"))}
-    order |= {flag: len(order) for d in documents for flag in d.environment.flags}
-    found = []
-    for name in set().union(*before, *now):
-        old = list(dict.fromkeys(e.get(name) for e in before))
-        new = list(dict.fromkeys(e.get(name) for e in now))
-        if set(old) != set(new):
-            found.append(Difference(name, _listed(old), _listed(new), name in order))
-    return tuple(sorted(found, key=lambda d: (order.get(d.name, len(order) + 1), d.name)))
-
-
-def _listed(values: Sequence[str | None]) -> str | None:
-    return None if set(values) == {None} else ", ".join(v or "absent" for v in values)

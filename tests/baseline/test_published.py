@@ -102,3 +102,14 @@ def test_a_damaged_file_is_named_with_the_place(tmp_path, table, words):
         published.load(file(tmp_path, **table))
     assert words in str(error.value)
     assert "paper.json" in str(error.value)
+
+
+def test_a_run_keeps_the_figures_of_its_workloads(shipped):
+    load = workload(model="flux-dev@random", height=1024, width=1024, steps=28)
+    found = published.beside(shipped, [load])
+    assert {figure.gpu for figure in found} == {"a100", "h100", "h200"}
+    bf16 = next(figure for figure in found if figure.gpu == "h100" and figure.recipe == "bf16")
+    assert (bf16.seconds, bf16.workload) == (7.09, "flux-dev, 1024×1024, 28 steps")
+    assert bf16.source.endswith("(2025-04)")
+    assert all(figure.seconds > 0 for figure in found)
+    assert published.beside(shipped, [workload()]) == ()
