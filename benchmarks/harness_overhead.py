@@ -1,8 +1,11 @@
-"""What the harness adds to a generation: our timed region against a bare pipeline call, in pairs, on one pipeline.
+"""What the harness adds to a generation: our timed region against a hand-written loop, in pairs on one pipeline.
 
-    python benchmarks/harness_overhead.py [--pairs 40] [--model tiny] [--device cpu]
+    python benchmarks/harness_overhead.py [--pairs 40]
+    python benchmarks/harness_overhead.py --model flux-dev@random --pairs 8     # on a GPU
 
-Prints the median ratio of paired latencies with its standard error; 1 is no difference.
+The hand-written loop is the pipeline without any hook of ours between two device events (on a CPU, two readings of the
+clock); ours is what a test's figure is. The order alternates. Prints both medians and the median ratio of the pairs
+with its standard error; 1 is no difference.
 """
 
 from __future__ import annotations
@@ -10,66 +13,95 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
-import torch
+from common import Machine, options, report, standard_error_of_median
 
-from pytest_fluxperf.measure.clock import clock_for
-from pytest_fluxperf.measure.inputs import GenerationInputs
 from pytest_fluxperf.measure.phases import PhaseTracer
 from pytest_fluxperf.measure.runner import timed
-from pytest_fluxperf.pipelines.models import resolve
-from pytest_fluxperf.pipelines.pool import Pool
-from pytest_fluxperf.prompts import FOLDER, load
-from pytest_fluxperf.recipe import parse
-from pytest_fluxperf.results import Workload
+
+
+@contextmanager
+def without_hooks(transformer: Any) -> Iterator[None]:
+    """The transformer as a serving process has it."""
+    hooks = [transformer._forward_hooks, transformer._forward_pre_hooks]
+    kept = [dict(each) for each in hooks]
+    for each in hooks:
+        each.clear()
+    try:
+        yield
+    finally:
+        for each, before in zip(hooks, kept, strict=True):
+            each.update(before)
+
+
+def measure(chosen: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    machine = Machine(chosen)
+    prepared = machine.acquire(chosen.recipe or machine.dtype)
+    prompt = machine.workload.prompts[0]
+
+    def by_hand() -> float:
+        machine.inputs.load(prompt)
+        arguments = dict(machine.inputs)
+        with without_hooks(prepared.pipe.transformer):
+            if machine.device == "cpu":
+                start = time.perf_counter()
+                prepared.pipe(**arguments)
+                return time.perf_counter() - start
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            torch.cuda.synchronize()
+            begin.record()
+            prepared.pipe(**arguments)
+            end.record()
+            torch.cuda.synchronize()
+            return begin.elapsed_time(end) / 1e3
+
+    def ours() -> float:
+        machine.inputs.load(prompt)
+        with PhaseTracer(prepared.pipe, machine.clock) as tracer:
+            prepared.begin()
+            tracer.begin()
+            seconds = timed(lambda: prepared.pipe(**machine.inputs), machine.clock)[0]
+            tracer.read()
+            return seconds
+
+    for _ in range(2):
+        by_hand()
+    ours()
+    pairs = []
+    for index in range(chosen.pairs):
+        if index % 2:
+            mine, bare = ours(), by_hand()
+        else:
+            bare, mine = by_hand(), ours()
+        pairs.append((bare, mine))
+    ratios = [mine / bare for bare, mine in pairs]
+    return machine.facts() | {
+        "recipe": str(prepared.recipe),
+        "pairs": pairs,
+        "by_hand_p50_s": statistics.median(bare for bare, _ in pairs),
+        "ours_p50_s": statistics.median(mine for _, mine in pairs),
+        "ratio": statistics.median(ratios),
+        "ratio_standard_error": standard_error_of_median(ratios),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--pairs", type=int, default=40)
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--steps", type=int)
-    options = parser.parse_args()
-    info = resolve(options.model)
-    steps = options.steps or info.defaults.steps
-    prompts = load("default", (0,), folder=info.prompts or FOLDER)
-    size = info.defaults.size
-    workload = Workload(
-        model=info.name, prompts=prompts, height=size, width=size, steps=steps, guidance=info.defaults.guidance
+    parser.add_argument("--recipe", help="default: the device's usual dtype alone")
+    chosen = parser.parse_args()
+    result = measure(chosen)
+    report(chosen, result)
+    print(f"{result['model']} {result['recipe']}: {result['device']}, {result['size']} pixels, {result['steps']} steps")
+    print(
+        f"by hand {result['by_hand_p50_s']:.4f} s, ours {result['ours_p50_s']:.4f} s, ratio {result['ratio']:.5f} ± "
+        f"{result['ratio_standard_error']:.5f} (n={chosen.pairs} pairs)"
     )
-    dtype = "fp32" if options.device == "cpu" else info.defaults.dtype
-    prepared = Pool(info, options.device).acquire(parse(dtype), steps=steps)
-    inputs = GenerationInputs(workload, {"max_sequence_length": info.defaults.max_sequence_length})
-    clock = clock_for(options.device)
-
-    def bare() -> float:
-        inputs.load(prompts[0])
-        if options.device != "cpu":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        prepared.pipe(**inputs)
-        if options.device != "cpu":
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
-
-    def ours() -> float:
-        inputs.load(prompts[0])
-        prepared.begin()
-        with PhaseTracer(prepared.pipe, clock):
-            return timed(lambda: prepared.pipe(**inputs), clock)[0]
-
-    for _ in range(2):
-        bare()
-        ours()
-    ratios = []
-    for pair in range(options.pairs):
-        a, b = (bare(), ours()) if pair % 2 else (ours(), bare())[::-1]
-        ratios.append(b / a)
-    median = statistics.median(ratios)
-    spread = statistics.median(abs(r - median) for r in ratios)
-    error = 1.858 * spread / len(ratios) ** 0.5  # standard error of a median from the median absolute deviation
-    print(f"harness / bare: {median:.4f} ± {error:.4f} over {len(ratios)} pairs ({options.model}, {options.device})")
 
 
 if __name__ == "__main__":

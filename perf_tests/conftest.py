@@ -1,10 +1,22 @@
-"""Workloads of this suite: the published FLUX.1-dev setting on a GPU, a shorter one on a CPU."""
+"""Workloads of this suite: the published FLUX.1-dev setting on a GPU, a shorter one on a CPU.
+
+Marks, each with the reason that a skip gives:
+
+- ``not_on_cpu``: left out on a CPU;
+- ``threshold``: one of several thresholds of a cache; with random weights, whose caches follow a fixed schedule, they
+  are all the same, so one of them is enough;
+- ``extra``: beside the published tables; a short session leaves them out by ``-m "not extra"``;
+- ``long``, ``prompts50``: minutes each on a GPU; run by ``-m long``, ``-m prompts50``.
+"""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+
+ON_REQUEST = {"long": "takes minutes on a GPU", "prompts50": "makes 50 pictures a test"}
+RANDOM = "@random"
 
 
 def on_cpu(config: pytest.Config) -> bool:
@@ -14,17 +26,52 @@ def on_cpu(config: pytest.Config) -> bool:
 def pytest_configure(config: pytest.Config) -> None:
     """On a CPU use one thread: two that wait for each other suffer most from whatever else the machine does."""
     config.addinivalue_line("markers", "not_on_cpu(reason): recipes that the CPU suite leaves out")
+    config.addinivalue_line("markers", "extra: recipes beside the published tables")
+    config.addinivalue_line("markers", "threshold: one of several thresholds of the same cache")
+    for name, why in ON_REQUEST.items():
+        config.addinivalue_line("markers", f"{name}: {why}; run by -m {name}")
     if on_cpu(config):
         os.environ["OMP_NUM_THREADS"] = "1"
 
 
+def left_out(item: pytest.Item, config: pytest.Config) -> str | None:
+    """Why a test is not run here, or None."""
+    threshold = item.get_closest_marker("threshold")
+    if on_cpu(config):
+        if not_on_cpu := item.get_closest_marker("not_on_cpu"):
+            return str(not_on_cpu.kwargs["reason"])
+        return "one setting of each cache is enough to test the gate on a CPU" if threshold else None
+    for name, why in ON_REQUEST.items():
+        if item.get_closest_marker(name) and name not in config.option.markexpr:
+            return f"it {why}; run it by -m {name}"
+    if threshold and (config.getoption("--fluxperf-model") or "").endswith(RANDOM):
+        return "random weights meet no threshold: one setting of each cache measures them all"
+    return None
+
+
+def switching_cost(item: pytest.Item) -> tuple[str, ...]:
+    """Sort key by what is expensive to change, so that tests that share it follow each other."""
+    from pytest_fluxperf.errors import FluxPerfError
+    from pytest_fluxperf.pipelines.optimizations.whole import expand
+    from pytest_fluxperf.recipe import parse
+    from pytest_fluxperf.wiring import session_of
+
+    session = session_of(item.config)
+    try:
+        expanded = expand(parse(item.callspec.params["flux"], dtype=session.dtype), session.device)
+    except (AttributeError, KeyError, FluxPerfError):
+        return ()  # no recipe, or one that the plugin refuses with a message of its own
+    families = ("quantization", "attention", "compile", "cache")
+    return (expanded.dtype, *(str(expanded.token(family) or "") for family in families))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark every test with the workload of the hardware; a test's own marker wins."""
+    """Give every test the workload of the hardware (its own marker wins), and order tests by what they share."""
     # The embedded model needs 28 steps for its best pictures, but 8 show every optimization at work, and the whole
     # suite has to end within minutes on two cores.
     workload = {"steps": 8} if on_cpu(config) else {"size": 1024, "steps": 28, "guidance": 3.5}
     for item in items:
-        left_out = item.get_closest_marker("not_on_cpu")
-        if on_cpu(config) and left_out:
-            item.add_marker(pytest.mark.skip(reason=left_out.kwargs["reason"]))
+        if reason := left_out(item, config):
+            item.add_marker(pytest.mark.skip(reason=reason))
         item.add_marker(pytest.mark.fluxperf(**workload), append=True)
+    items.sort(key=switching_cost)

@@ -1,11 +1,19 @@
-"""torch.compile of the transformer's blocks."""
+"""torch.compile of the transformer: its blocks, blocks with tuned kernels, or the whole as one graph."""
 
 from __future__ import annotations
 
 import pytest
 
+GPU = pytest.mark.not_on_cpu(reason="one way to compile is enough to test the gate on a CPU")
+LONG = (GPU, pytest.mark.long)
+OTHERS = [
+    pytest.param("bf16+compile:whole", marks=LONG),
+    pytest.param("bf16+cudnn+compile:tuned", marks=LONG),
+    pytest.param("bf16+cudnn+fp8+compile:tuned", marks=LONG),
+]
+
 
 @pytest.mark.fluxperf
-@pytest.mark.parametrize("flux", ["compile"], indirect=True)
+@pytest.mark.parametrize("flux", ["compile", *OTHERS], indirect=True)
 def test_compile(flux, flux_inputs):
     return flux(**flux_inputs).images

@@ -1,11 +1,30 @@
-"""Weights and activations in 8 bits, by torchao."""
+"""Weights, or weights and activations, in fewer bits, by torchao."""
 
 from __future__ import annotations
 
 import pytest
 
+GPU = pytest.mark.not_on_cpu(reason="one quantization is enough to test the gate on a CPU")
+EXTRA = pytest.mark.extra
+WEIGHTS = [
+    "int8wo",
+    pytest.param("bf16+fp8wo", marks=GPU),
+    pytest.param("bf16+int4wo", marks=(GPU, EXTRA)),
+]
+DYNAMIC = [  # quick only where compiled: see test_combinations.py
+    "bf16+fp8",
+    *(pytest.param(recipe, marks=EXTRA) for recipe in ("bf16+fp8:tensor", "bf16+int8")),
+]
+
 
 @pytest.mark.fluxperf
-@pytest.mark.parametrize("flux", ["int8wo"], indirect=True)
+@pytest.mark.parametrize("flux", WEIGHTS, indirect=True)
 def test_quantization(flux, flux_inputs):
+    return flux(**flux_inputs).images
+
+
+@GPU
+@pytest.mark.fluxperf
+@pytest.mark.parametrize("flux", DYNAMIC, indirect=True)
+def test_dynamic_quantization(flux, flux_inputs):
     return flux(**flux_inputs).images

@@ -7,21 +7,26 @@ the ``flux`` fixture is set up, and measures and judges when pytest calls the te
 from __future__ import annotations
 
 import dataclasses
+import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 
+from pytest_fluxperf.baseline.names import baseline_path
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.verdict import another_round, judge, record
 from pytest_fluxperf.measure import runner as measuring
 from pytest_fluxperf.measure import telemetry
 from pytest_fluxperf.measure.inputs import GenerationInputs
+from pytest_fluxperf.measure.observe import Observation, first_step
 from pytest_fluxperf.options import ItemSettings
+from pytest_fluxperf.pipelines.shortage import shortage
 from pytest_fluxperf.quality import images, reference
 from pytest_fluxperf.results import (
     FAILING,
@@ -105,13 +110,14 @@ class Bench:
             return str(asked)
         if asked is None and self.recipe is None:
             return BASELINE
-        return self.session.recipe(asked)
+        return self.session.recipe(asked, self.settings.steps)
 
     def prepare(self, recipe: str | None = None) -> Any:
         """Load and optimize the pipeline of this test; returns it. Raises :class:`Unavailable`."""
         if self.prepared is not None:
             raise FluxPerfError(f"{self.test} asks for two pipelines; a test measures one (parametrize it instead)")
-        self.recipe = self.session.recipe(recipe if recipe is not None else self.settings.recipe)
+        asked = recipe if recipe is not None else self.settings.recipe
+        self.recipe = self.session.recipe(asked, self.settings.steps)
         with self.session.device_lock():
             self._reference_pictures()  # first, since it uses the same loaded base
             start = time.perf_counter()
@@ -120,10 +126,15 @@ class Bench:
         return self.prepared.pipe
 
     def release(self) -> None:
-        """Undo the recipe."""
+        """Give the pipeline back; what the next test's recipe has in common with this one's stays applied."""
         if self.prepared is not None:
-            self.prepared.release()
+            self.prepared.park()
             self.prepared = None
+
+    @property
+    def _noise(self) -> bool:
+        """Whether the pictures are noise of our own pipeline's random weights."""
+        return self.session.random and self.recipe is not None
 
     # -- the test ------------------------------------------------------------------------------------------
 
@@ -140,8 +151,10 @@ class Bench:
             if measurement.unfit:  # the machine may have been disturbed: once more before it is called unfit
                 measurement = self._measure(call, progress)
         except measuring.BodyRaised as error:
-            raised = error
-            measurement = Measurement(generations=(), problems=(self._said(error),))
+            raised, problem = self._failure(error)
+            measurement = Measurement(generations=(), problems=(problem,))
+        if raised is None and not measurement.generations:
+            self.session.make_room()  # out of memory: the next test starts with what can be had
         quality = drift = None
         if not measurement.problems:
             measurement, quality, drift = self._compare(measurement, baseline)
@@ -153,9 +166,12 @@ class Bench:
             try:
                 measurement = _joined(measurement, self._measure(call, progress, warmup=0))
             except measuring.BodyRaised as error:
-                raised = error
-                measurement = _replace(measurement, problems=(self._said(error),))
+                raised, problem = self._failure(error)
+                measurement = _replace(measurement, problems=(problem,))
             rounds += 1
+            judgement = self._judge(measurement, quality, drift, baseline, policy)
+        if self.session.settings.profile and judgement.verdict not in ("broken", "invalid"):
+            measurement = self.profiled(measurement, call)
             judgement = self._judge(measurement, quality, drift, baseline, policy)
         if judgement.verdict == "no baseline" and accepted(judgement, self.session.settings.update):
             judgement = _replace(
@@ -188,6 +204,31 @@ class Bench:
             raise raised
         return result
 
+    def profiled(self, measurement: Measurement, call: Callable[[], Any]) -> Measurement:
+        """``measurement`` with the kernel table of one more generation, of the first prompt."""
+        from pytest_fluxperf.measure.profile import profile_generation
+
+        session = self.session
+        stem = session.folder / "traces" / baseline_path(self.test).with_suffix("")
+        same = measurement.generations[:: len(self.workload.prompts)]
+        with session.device_lock():
+            self.inputs.load(self.workload.prompts[0])
+            if self.prepared:
+                self.prepared.begin()
+            try:
+                table = profile_generation(
+                    call,
+                    session.device,
+                    transformer=self.prepared.pipe.transformer if self.prepared else None,
+                    latency_s=statistics.median(generation.latency_s for generation in same),
+                    traces=stem,
+                )
+            except Exception as error:  # the body's
+                problem = f"raised {type(error).__name__} when it was profiled: {error}".splitlines()[0]
+                return _replace(measurement, problems=(*measurement.problems, problem))
+        folder = stem.parent.relative_to(session.folder)
+        return _replace(measurement, kernels=_replace(table, traces=tuple(str(folder / name) for name in table.traces)))
+
     def _judge(
         self,
         measurement: Measurement,
@@ -211,10 +252,15 @@ class Bench:
         )
 
     @staticmethod
-    def _said(error: measuring.BodyRaised) -> str:
+    def _failure(error: measuring.BodyRaised) -> tuple[measuring.BodyRaised | None, str]:
+        """What to raise, if anything, and what to call it: running out of memory is no fault of the body's code."""
         cause = error.__cause__
+        if (reason := shortage(cause)) is not None:
+            assert cause is not None
+            cause.__traceback__ = None  # its frames hold the tensors
+            return None, f"the device's memory does not suffice {error}: {reason}"
         first = (str(cause).splitlines() or [""])[0]
-        return f"raised {type(cause).__name__}: {first} ({error})"
+        return error, f"raised {type(cause).__name__}: {first} ({error})"
 
     def _measure(self, call: Callable[[], Any], progress: Progress, warmup: int | None = None) -> Measurement:
         bench = self
@@ -231,7 +277,18 @@ class Bench:
 
                 return snapshot()
 
+            def observing(self) -> AbstractContextManager[None]:
+                return bench._observing(observation)
+
+            def busy(self, began: float, ended: float) -> float | None:
+                load = telemetry.during(bench.session.gpu.uuid, began, ended)
+                if load is not None and load.sm_clock_mhz is not None:
+                    clocks.append(load.sm_clock_mhz)
+                return None if load is None else load.busy
+
+        observation, clocks = Observation(), list[int]()
         hooks = Hooks()
+        compiled = hooks.compilation()
         with self.session.device_lock():
             paired = self._paired_reference()
             hooks.reference = paired
@@ -249,10 +306,19 @@ class Bench:
             ).run()
             after = telemetry.read(self.session.gpu.uuid)
         problems = measurement.problems
-        facts: dict[str, Any] = {}
+        compiled = hooks.compilation() - compiled
+        facts: dict[str, Any] = {"graph_breaks": measurement.graph_breaks, **observation.facts}
         if self.prepared:
-            facts = {**self.prepared.facts(), "graph_breaks": measurement.graph_breaks}
-            problems += self.prepared.problems()
+            facts = {**self.prepared.facts(), **facts}
+            problems += self.prepared.problems() + self.prepared.contradictions(observation.facts)
+        elif compiled.graphs:  # a body that compiles its own pipeline
+            facts |= {
+                "compiled_graphs": compiled.graphs,
+                "inductor_cache_hits": compiled.cache_hits,
+                "inductor_cache_misses": compiled.cache_misses,
+            }
+        if after is not None and clocks:
+            after = _replace(after, sm_clock_mhz=round(statistics.median(clocks)))
         return _replace(
             measurement,
             prepare_s=self.prepare_s,
@@ -261,6 +327,11 @@ class Bench:
             telemetry=after,
             unfit=tuple(dict.fromkeys((*telemetry.unfit(before), *telemetry.unfit(after)))),
         )
+
+    def _observing(self, observation: Observation) -> AbstractContextManager[None]:
+        if self.prepared is None:
+            return nullcontext()
+        return first_step(self.prepared.pipe.transformer, observation)
 
     def _policy(self) -> Policy:
         s = self.settings
@@ -303,6 +374,8 @@ class Bench:
                 )
             )
         ]
+        if self._noise:
+            return None, tuple(problems)
         # several pictures of one generation are judged side by side as one
         if len({pixels.shape[0] for pixels in pictures}) > 1:
             return None, (f"{where}: the pictures of one generation differ in height",)
@@ -312,7 +385,8 @@ class Bench:
         self, measurement: Measurement, baseline: Baseline | None
     ) -> tuple[Measurement, Quality | None, Quality | None]:
         """Quality against the reference, and the reference's drift against the baseline's stored pictures."""
-        session = self.session
+        if self._noise:
+            return measurement, None, None
         try:
             first_round = measurement.generations[: len(self.workload.prompts)]
             pictures = [g.picture for g in first_round if g.picture]
@@ -330,8 +404,6 @@ class Bench:
             return measurement, quality, drift
         except FluxPerfError as error:
             return _replace(measurement, problems=(*measurement.problems, str(error))), None, None
-        finally:
-            session.store  # noqa: B018
 
     def _against(
         self, pictures: Sequence[Picture], references: Sequence[Picture], name: str, *, stored: bool = False
@@ -353,7 +425,7 @@ class Bench:
     # -- the reference recipe ------------------------------------------------------------------------------
 
     def _reference_pictures(self) -> tuple[Picture, ...]:
-        if self.reference in (NONE, BASELINE):
+        if self.reference in (NONE, BASELINE) or self._noise:
             return ()
         return self.session.references.get(self.workload, self.reference, self._make_references)
 
@@ -371,9 +443,15 @@ class Bench:
                 if problem := images.problem_of(pixels, self.workload.height, self.workload.width):
                     raise FluxPerfError(f"the picture of the reference recipe {self.reference} {problem}")
                 made.append(images.save(pixels, session.folder / "images", session.folder))
+        except RuntimeError as error:
+            if (reason := shortage(error)) is None:
+                raise
+            raise FluxPerfError(
+                f"reference recipe {self.reference}: the device's memory does not suffice: {reason}"
+            ) from None
         finally:
             if not session.relative:
-                prepared.release()
+                prepared.park()
         return made
 
     @property

@@ -20,7 +20,7 @@ from pytest_fluxperf.wiring import BENCH, PAYLOAD, is_worker, session_of
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
-CHANGES: pytest.StashKey[list[str]] = pytest.StashKey()
+CHANGES: pytest.StashKey[tuple[str, ...]] = pytest.StashKey()
 REPORTS: pytest.StashKey[reporting.ReportPaths] = pytest.StashKey()
 
 
@@ -102,7 +102,9 @@ def finish(session: pytest.Session) -> None:
     update = ours.settings.update
     document = ours.document()
     if update:
-        session.config.stash[CHANGES] = [change.line for change in ours.move_baselines(document.results)]
+        changes = tuple(change.line for change in ours.move_baselines(document.results))
+        session.config.stash[CHANGES] = changes
+        document = msgspec.structs.replace(document, changes=changes)
     session.config.stash[REPORTS] = reporting.write_reports(document, ours.folder)
     if not ours.gated and not update and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -118,7 +120,7 @@ def summarize(reporter: TerminalReporter) -> None:
     reporter.section("fluxperf")
     for line in terminal.terminal_summary(document, reporter._tw.fullwidth, reporter._tw.markup):
         reporter.write_line(line)
-    for line in config.stash.get(CHANGES, []):
+    for line in config.stash.get(CHANGES, ()):
         reporter.write_line(line)
     if not ours.gated and not ours.settings.update:
         reporter.write_line("fluxperf: this run gated nothing, so it fails", red=True, bold=True)

@@ -59,6 +59,8 @@ class RunSettings:
     strict: bool
     latency: LatencyMode
     metrics: tuple[str, ...]
+    profile: bool = False
+    """Profile one more generation of every test."""
     command_line: Mapping[str, Any] = field(default_factory=dict)
     ini: Mapping[str, Any] = field(default_factory=dict)
 
@@ -198,6 +200,9 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="LIST",
         help=f"image metrics, from {','.join(METRICS)} (default: {','.join(DEFAULT_METRICS)})",
     )
+    add("--fluxperf-profile", action="store_true",
+        help="profile one more generation of each test: kernels that moved, traces for Perfetto")  # fmt: skip
+    parser.addini("fluxperf_profile", type="bool", help="default of --fluxperf-profile")
     for name in CHECKS:
         add(f"--fluxperf-{name.replace('_', '-')}", metavar="VALUE", default=None, help=_HELP[name])
     for name in ("gpu", "model", "baselines", "reports", "latency", "metrics", *CHECKS):
@@ -268,6 +273,7 @@ def run_settings(config: pytest.Config) -> RunSettings:
         strict=bool(config.getoption("fluxperf_strict")),
         latency=latency,  # type: ignore[arg-type]
         metrics=metrics,
+        profile=bool(config.getoption("fluxperf_profile") or config.getini("fluxperf_profile")),
         command_line=command_line,
         ini=ini,
     )

@@ -133,6 +133,60 @@ class Telemetry(Record, frozen=True, kw_only=True):
     other_processes: tuple[int, ...] = ()
 
 
+class Kernel(Record, frozen=True, kw_only=True):
+    """Kernels of one family (on a CPU: operators) in one generation."""
+
+    family: str
+    """Name without what changes from build to build: tile sizes, template arguments, running numbers, hashes."""
+    calls: int
+    time_s: float
+    """Summed duration, seconds an image; on a CPU without the operators called inside."""
+
+
+class KernelTable(Record, frozen=True, kw_only=True):
+    """Where the device spent one generation, profiled outside of the measured ones."""
+
+    device: Literal["cuda", "cpu"]
+    kernels: tuple[Kernel, ...]
+    """All families, the longest first."""
+    busy_s: float
+    """Seconds in which at least one kernel (on a CPU, one operator) ran."""
+    latency_s: float | None = None
+    """Latency of the same prompt when it was measured, without the profiler; less ``busy_s`` the device was idle."""
+    traces: tuple[str, ...] = ()
+    """Chrome traces (gzipped JSON, for Perfetto) of the first steps and the last, relative to the run's folder."""
+
+
+class KernelChange(Record, frozen=True, kw_only=True):
+    """What one family of kernels did between two tables."""
+
+    family: str
+    change: Literal["appeared", "vanished", "moved"]
+    baseline_calls: int
+    now_calls: int
+    baseline_s: float
+    now_s: float
+
+    @property
+    def change_s(self) -> float:
+        """Seconds an image that it takes more."""
+        return self.now_s - self.baseline_s
+
+
+class KernelDiff(Record, frozen=True, kw_only=True):
+    """A difference in latency taken apart; the four parts sum to ``difference_s``, seconds an image."""
+
+    difference_s: float
+    changes: tuple[KernelChange, ...]
+    """The families that matter, the largest change first."""
+    others_s: float
+    """What all families that are not listed changed by."""
+    idle_s: float | None
+    """More time in which the device had nothing to do; None where the unprofiled latency is not known."""
+    unexplained_s: float
+    """What is left: noise between generations, kernels that overlap, work outside of the profile."""
+
+
 class Measurement(Record, frozen=True, kw_only=True):
     """Raw numbers of one test in one process; never changed after the runner made it."""
 
@@ -150,6 +204,8 @@ class Measurement(Record, frozen=True, kw_only=True):
     facts: dict[str, Any] = {}
     """What was really used: attention back end, dtypes, compiled graphs, quantized layers, ..."""
     telemetry: Telemetry | None = None
+    kernels: KernelTable | None = None
+    """Profile of one more generation, where one was asked for."""
     problems: tuple[str, ...] = ()
     """Why the result is ``broken``: bad pictures, a body that raised, an optimization that is not active."""
     unfit: tuple[str, ...] = ()
@@ -191,6 +247,10 @@ class Run(Record, frozen=True, kw_only=True):
     samples: tuple[Sample, ...]
     peak_memory_mib: float | None = None
     facts: dict[str, Any] = {}
+    sm_clock_mhz: int | None = None
+    device_busy: float | None = None
+    """Share of the generations in which the device computed, where NVML tells."""
+    kernels: KernelTable | None = None
 
 
 class Hardware(Record, frozen=True, kw_only=True):
@@ -273,6 +333,8 @@ class Judgement(Record, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     attribution: tuple[str, ...] = ()
     """Why it moved, the strongest reason first."""
+    kernels: KernelDiff | None = None
+    """The difference to the baseline by kernels, where both sides were profiled."""
     gated: bool = True
     """False when nothing could be compared with (no baseline, skipped)."""
 
@@ -350,4 +412,6 @@ class RunDocument(Record, frozen=True, kw_only=True):
     duration_s: float = 0.0
     update: str | None = None
     """``new``, ``failed``, ``all`` or ``append`` when the run moved baselines."""
+    changes: tuple[str, ...] = ()
+    """What the run did to each baseline, old → new in one line."""
     published: tuple[PublishedFigure, ...] = ()

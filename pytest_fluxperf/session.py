@@ -28,6 +28,7 @@ from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.pooled import tail_warning
 from pytest_fluxperf.measure.clock import Clock, clock_for
 from pytest_fluxperf.options import ItemSettings, RunSettings
+from pytest_fluxperf.pipelines.models import RANDOM
 from pytest_fluxperf.results import (
     RESULTS_FORMAT,
     Environment,
@@ -163,11 +164,24 @@ class Session:
 
         return References(self.folder)
 
-    def recipe(self, text: str | None) -> str:
-        """Canonical spelling of a recipe, with the device's usual dtype where none is named."""
+    def recipe(self, text: str | None, steps: int | None = None) -> str:
+        """Canonical spelling of a recipe, with the device's usual dtype where none is named.
+
+        With random weights, whose pictures meet no threshold, step caches that look at them get a schedule for
+        ``steps`` denoising steps (by default the model's): ``fbcache:0.3`` becomes ``fbcache:0.3,computed=8``.
+        """
+        from pytest_fluxperf.pipelines.optimizations.stepcache import scheduled
         from pytest_fluxperf.recipe import parse
 
-        return str(parse(text or self.dtype, dtype=self.dtype))
+        recipe = parse(text or self.dtype, dtype=self.dtype)
+        if self.random:
+            recipe = scheduled(recipe, steps or self.info.defaults.steps)
+        return str(recipe)
+
+    @property
+    def random(self) -> bool:
+        """True when the model has random weights: its pictures are noise, and are neither compared nor kept."""
+        return (self.settings.model or "").strip().endswith(RANDOM) and self.info.random
 
     @property
     def dtype(self) -> str:
@@ -202,6 +216,11 @@ class Session:
         if self._on_pipeline:
             self._on_pipeline(prepared.pipe, recipe)
         return prepared
+
+    def make_room(self) -> None:
+        """Free the device's memory of what is not in use."""
+        if "pool" in vars(self):
+            self.pool.make_room()
 
     def check(self, benches: Sequence[Bench]) -> None:
         """Find what would go wrong before anything is measured.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -34,6 +33,8 @@ def run_name(config: pytest.Config) -> str:
     if is_worker(config):
         return str(config.workerinput["fluxperf_run"])  # type: ignore[attr-defined]
     if RUN not in config.stash:
+        import secrets
+
         config.stash[RUN] = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     return config.stash[RUN]
 
@@ -89,7 +90,7 @@ def make_bench(item: pytest.Item) -> Bench:
         if not isinstance(recipe, str):
             raise FluxPerfError(f"{item.nodeid}: a recipe is a string such as 'bf16+fbcache:0.3', not {recipe!r}")
         try:
-            recipe = session.recipe(recipe)
+            recipe = session.recipe(recipe, settings.steps)
         except FluxPerfError as error:
             raise FluxPerfError(f"{item.nodeid}: {error}") from None
     bench = Bench(session, item.nodeid, settings, recipe)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from pytest_fluxperf.errors import FluxPerfError
-from pytest_fluxperf.results import Baseline, Run, Sample, Similarity
+from pytest_fluxperf.results import Baseline, KernelTable, Run, Sample, Similarity
 
 BASELINE_FORMAT = 1
 """Version of a baseline file; raised when an old reader could misread a new file."""
@@ -19,7 +19,7 @@ BASELINE_FORMAT = 1
 SIGNIFICANT_DIGITS = 6
 """Of every measured number: a microsecond in a second, and stable under rewriting."""
 
-_ONE_LINE = frozenset({"samples", "prompts"})
+_ONE_LINE = frozenset({"samples", "prompts", "kernels"})
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REMEDY = "restore the file from version control, or delete it and record it anew with --fluxperf-update"
 _T = TypeVar("_T", Run, Similarity)
@@ -88,10 +88,22 @@ def _problems(baseline: Baseline) -> Iterator[tuple[str, str]]:
             yield f"{path}.environment", f"{run.environment!r} is not among $.environments"
         if run.peak_memory_mib is not None and not _positive(run.peak_memory_mib):
             yield f"{path}.peak_memory_mib", "must be positive, or absent"
+        if run.kernels is not None:
+            yield from _kernel_problems(run.kernels, f"{path}.kernels")
         if len(run.samples) != len(workload.prompts):
             yield f"{path}.samples", f"holds {len(run.samples)} for {len(workload.prompts)} prompts"
         for i, sample in enumerate(run.samples):
             yield from _sample_problems(sample, f"{path}.samples[{i}]")
+
+
+def _kernel_problems(table: KernelTable, path: str) -> Iterator[tuple[str, str]]:
+    for name in ("busy_s", "latency_s"):
+        value = getattr(table, name)
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            yield f"{path}.{name}", f"must be a number of seconds, not {value}"
+    for i, kernel in enumerate(table.kernels):
+        if not (math.isfinite(kernel.time_s) and kernel.time_s >= 0):
+            yield f"{path}.kernels[{i}].time_s", f"must be a number of seconds, not {kernel.time_s}"
 
 
 def _sample_problems(sample: Sample, path: str) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 from pytest_fluxperf.baseline.codec import BASELINE_FORMAT, rounded
 from pytest_fluxperf.baseline.environment import hardware_differences, stack_differences
 from pytest_fluxperf.results import (
@@ -83,7 +85,22 @@ def record(
         samples=tuple(samples),
         peak_memory_mib=measurement.peak_memory_mib,
         facts={"graph_breaks": measurement.graph_breaks, **measurement.facts},
+        sm_clock_mhz=None if measurement.telemetry is None else measurement.telemetry.sm_clock_mhz,
+        device_busy=busy_share(measurement),
+        # traces stay with the report of their run
+        kernels=None if measurement.kernels is None else msgspec.structs.replace(measurement.kernels, traces=()),
     )
+
+
+def busy_share(measurement: Measurement) -> float | None:
+    """Share of a generation in which the GPU computed: the driver's samples, else the profile; None if unknown."""
+    shares = [g.device_busy_s / g.wall_s for g in measurement.generations if g.device_busy_s is not None]
+    if shares:
+        return statistics.median(shares)
+    table = measurement.kernels
+    if table is None or table.device != "cuda" or not table.latency_s:
+        return None
+    return min(1.0, table.busy_s / table.latency_s)
 
 
 def _median_round(made: tuple[Generation, ...], prompts: int | None) -> tuple[Generation, ...]:

@@ -33,7 +33,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--format",
         metavar="FORM",
-        help="html, md, junit, csv, bencher (Bencher Metric Format), github-action-benchmark or pytest-benchmark; "
+        help="html, md, junit, csv, bencher (Bencher Metric Format), github-action-benchmark, pytest-benchmark or "
+        "annotations; "
         "default: what the name of FILE ends in, else md",
     )
     command.add_argument("--artifact-url", metavar="URL", help="md: where the full report can be fetched")
@@ -51,6 +52,25 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("new", type=Path, metavar="NEW.json")
     command.add_argument("--max-slowdown", type=float, metavar="FRACTION", help="tolerated slow-down (0.02 is 2 %%)")
     command.set_defaults(run=_compare)
+
+    command = commands.add_parser("comment", help="write or rewrite one comment on a GitHub pull request")
+    command.add_argument("body", type=Path, metavar="FILE.md", help="what it says; see fluxperf report --format md")
+    command.add_argument("--name", required=True, metavar="NAME", help="which comment: one a name and request")
+    command.add_argument("--pull-request", type=int, required=True, metavar="N")
+    command.set_defaults(run=_comment)
+
+    command = commands.add_parser(
+        "table", help="recipes of recorded sessions as a Markdown table, published figures beside"
+    )
+    command.add_argument("results", type=Path, nargs="+", metavar="RESULTS.json", help="or the folder of a run")
+    command.add_argument("--into", type=Path, metavar="FILE.md", help="put it between FILE's marks, not on the screen")
+    command.add_argument("--baselines", type=Path, default=Path("baselines"), metavar="DIR", help="has published/")
+    command.set_defaults(run=_table)
+
+    command = commands.add_parser("cost", help="what a computed and a cached step cost, and speed-up at any hit rate")
+    command.add_argument("results", type=Path, nargs="+", metavar="RESULTS.json", help="sessions of one machine")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the model too")
+    command.set_defaults(run=_cost)
 
     command = commands.add_parser("recipes", help="list what a recipe can be made of, and what this machine lacks")
     command.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
@@ -82,6 +102,25 @@ def _compare(options: argparse.Namespace) -> int:
     from pytest_fluxperf.cli.commands import compare
 
     return compare(options.base, options.new, options.max_slowdown)
+
+
+def _comment(options: argparse.Namespace) -> int:
+    from pytest_fluxperf.cli.comment import Repository, post
+
+    print(post(options.body, options.name, options.pull_request, Repository.of_environment()))
+    return 0
+
+
+def _table(options: argparse.Namespace) -> int:
+    from pytest_fluxperf.cli.commands import table
+
+    return table(options.results, options.into, options.baselines)
+
+
+def _cost(options: argparse.Namespace) -> int:
+    from pytest_fluxperf.cli.commands import cost
+
+    return cost(options.results, options.json)
 
 
 def _recipes(options: argparse.Namespace) -> int:

@@ -8,15 +8,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from pytest_fluxperf import prompts as prompt_sets
+from pytest_fluxperf.baseline import published
 from pytest_fluxperf.bench import fails
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.pooled import compare_documents
+from pytest_fluxperf.report import cost as costs
 from pytest_fluxperf.report import load_document, merge, write_text
 from pytest_fluxperf.report.formats import HTML, MARKDOWN, TEXTS, format_of
 from pytest_fluxperf.report.html import render_html
 from pytest_fluxperf.report.markdown import COMMENT_LIMIT, render_markdown
+from pytest_fluxperf.report.table import recipe_tables, write_into
 from pytest_fluxperf.report.terminal import terminal_summary
 
 
@@ -60,6 +65,34 @@ def compare(base: Path, new: Path, max_slowdown: float | None) -> int:
     for line in terminal_summary(judged, shutil.get_terminal_size().columns):
         print(line)
     return int(any(fails(result.judgement, strict=False, update=None) for result in judged.results))
+
+
+def table(results: Sequence[Path], into: Path | None, baselines: Path) -> int:
+    """Print the table of recipes, or put it into a file."""
+    text = recipe_tables([load_document(path) for path in results], published.load(baselines))
+    if into is None:
+        print(text, end="")
+    else:
+        write_into(into, text)
+        print(into)
+    return 0
+
+
+def cost(results: Sequence[Path], output: Path | None) -> int:
+    """Print the cost model of the recipes of one machine and workload; 1 if a prediction is off by more than 2 %."""
+    documents = [load_document(path) for path in results]
+    workloads = {(d.hardware.name, r.workload.digest) for d in documents for r in d.results}
+    if len(workloads) != 1:
+        raise FluxPerfError(f"a cost model is of one machine and workload; these results are of {len(workloads)}")
+    dense, caches = costs.cost_model([document.results for document in documents])
+    if not dense:
+        raise FluxPerfError("no recipe without a step cache has recorded steps here; measure one, such as bf16")
+    for line in costs.lines(dense, caches):
+        print(line)
+    if output is not None:
+        model = {"dense": dense, "caches": [costs.described(cache) for cache in caches]}
+        write_text(msgspec.json.format(msgspec.json.encode(model), indent=1).decode() + "\n", output)
+    return int(any(abs(check.error) > costs.TOLERANCE for cache in caches for check in cache.checks))
 
 
 def recipes(device: str | None) -> int:

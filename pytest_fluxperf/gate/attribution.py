@@ -9,9 +9,12 @@ from typing import Any, Literal
 import numpy as np
 
 from pytest_fluxperf.baseline.environment import STACK, diff, stack_differences
+from pytest_fluxperf.baseline.update import busy_share
 from pytest_fluxperf.gate.findings import baseline_computed_steps
+from pytest_fluxperf.gate.kernels import diff as diff_kernels
+from pytest_fluxperf.gate.kernels import headline
 from pytest_fluxperf.gate.statistics import Array
-from pytest_fluxperf.results import Baseline, Environment, Generation, Measurement, Sample
+from pytest_fluxperf.results import Baseline, Environment, Generation, KernelDiff, Measurement, Sample
 
 Phase = Literal["text_encode_s", "denoise_s", "decode_s"]
 
@@ -30,27 +33,86 @@ LEAST_CHANGE = 0.005
 MOST_PACKAGES = 5
 LONGEST_FACT = 60
 
-_NOT_CAUSES = frozenset({"recipe", "model", "device", "graph_breaks"})
-"""Facts that are part of the key, or judged by themselves."""
+_LABELS = {
+    "ran_attention": "attention kernels that ran",
+    "attention": "attention",
+    "attention_asked": "attention asked for",
+    "compile": "compile",
+    "ran_compiled_regions": "compiled regions a step",
+    "compiled_graphs": "compiled graphs",
+    "graph_breaks": "graph breaks",
+    "quantization": "quantization",
+    "quantized_layers": "quantized layers",
+    "dtype": "dtype",
+    "weight_dtypes": "dtypes of the blocks' weights",
+    "ran_matmul_dtypes": "dtypes of matrix products",
+    "ran_casts": "casts between dtypes a step",
+}
+"""Facts in the order of how much they explain: an attention back end that changed, or a compile that is gone, changes
+what is below it too. Facts that are not listed come last."""
+
+_NOT_CAUSES = frozenset({"recipe", "model", "device"})
+"""Facts that are part of the key."""
+
+_OBSERVED = frozenset({"ran_attention", "ran_compiled_regions", "ran_matmul_dtypes", "ran_casts", "weight_dtypes"})
+"""Facts of a watched step; a run with other warm-ups may have none, which says nothing."""
+
 _BUSY_ENOUGH = 0.90
+_LESS_BUSY = 0.03
+_SLOWER_CLOCK = 0.03
 
 
 def attribute(
-    measurement: Measurement, baseline: Baseline, environment: Environment, *, relative: bool = False
+    measurement: Measurement,
+    baseline: Baseline,
+    environment: Environment,
+    *,
+    relative: bool = False,
+    kernels: KernelDiff | None = None,
 ) -> tuple[str, ...]:
     """Reasons for a change against a comparable baseline, the strongest first.
 
-    What was really used (facts) leads, as it names a cause; then the phases by the seconds they moved, the state
-    of the machine, and the packages that differ. In ``relative`` mode the baseline's seconds are scaled by how
-    much faster this machine runs the reference recipe.
+    A cache that answers nothing any more and what was really used (facts) lead, as they name a cause; then the kernels
+    that explain the change, the phases by the seconds they moved, the state of the machine, and the packages that
+    differ. In ``relative`` mode the baseline's seconds are scaled by how much faster this machine runs the reference
+    recipe.
     """
     facts = list(_facts(measurement, baseline))
     # A compile cache that was cold is a circumstance more often than a cause.
     causes = [clause for clause in facts if not clause.startswith("inductor")]
     circumstances = [clause for clause in facts if clause.startswith("inductor")]
     phases = [clause for _, clause in sorted(_phases(measurement, baseline, relative), reverse=True)]
-    machine = [*_machine(measurement), *circumstances]
-    return (*causes, *phases, *machine, *_packages(baseline, environment))
+    machine = [*_machine(measurement, baseline), *circumstances]
+    return (
+        *_cache(measurement, baseline),
+        *causes,
+        *_kernels(kernels),
+        *phases,
+        *machine,
+        *_packages(baseline, environment),
+    )
+
+
+def attribute_broken(measurement: Measurement, baseline: Baseline, environment: Environment) -> tuple[str, ...]:
+    """What differs from a baseline with a result whose times mean nothing."""
+    facts = [clause for clause in _facts(measurement, baseline) if not clause.startswith("inductor")]
+    return (*_cache(measurement, baseline), *facts, *_packages(baseline, environment))
+
+
+def kernel_difference(
+    measurement: Measurement, baseline: Baseline, *, relative: bool = False, least: float = LEAST_CHANGE
+) -> KernelDiff | None:
+    """The change of the latency by kernels; None where not both sides were profiled, or under ``least`` of it."""
+    stored = [run.kernels for run in baseline.runs if run.kernels is not None]
+    if measurement.kernels is None or not stored:
+        return None
+    made = measurement.generations[: len(baseline.workload.prompts)]
+    runs = [run.samples for run in baseline.runs]
+    scale = _scale(made, runs) if relative else 1.0
+    total = _moved(made, runs, "latency_s", scale)
+    if total is None or abs(total) < least * _latency(made):
+        return None
+    return diff_kernels(stored[-1], measurement.kernels, total, scale=scale)
 
 
 def packages_that_differ(baseline: Baseline, environment: Environment) -> str | None:
@@ -58,16 +120,49 @@ def packages_that_differ(baseline: Baseline, environment: Environment) -> str | 
     return next(_packages(baseline, environment), None)
 
 
+def _cache(measurement: Measurement, baseline: Baseline) -> Iterator[str]:
+    """A step cache that answered steps in the baseline and answers none now."""
+    base = baseline_computed_steps(baseline)
+    made = [g for g in measurement.generations if g.decisions]
+    if base is None or not made or base.mean() >= baseline.workload.steps:
+        return
+    if not any(g.cached_steps for g in made):
+        steps = float(np.mean([g.computed_steps for g in made]))
+        yield f"the step cache answers nothing: computed steps {base.mean():.4g} → {steps:.4g} an image, all of them"
+
+
 def _facts(measurement: Measurement, baseline: Baseline) -> Iterator[str]:
     old = _flat(baseline.runs[-1].facts)
     new = _flat(measurement.facts)
-    for key in sorted(old.keys() | new.keys()):
+    if not old or not new:
+        return
+    order = list(_LABELS)
+    for key in sorted(old.keys() | new.keys(), key=lambda k: (order.index(k) if k in _LABELS else len(order), k)):
         before, after = old.get(key), new.get(key)
-        if key.split(" ")[0] in _NOT_CAUSES or before == after or not old or not new:
+        if key.split(" ")[0] in _NOT_CAUSES or before == after:
+            continue
+        if key in _OBSERVED and (before is None or after is None):
+            continue
+        if key == "graph_breaks" and (after or 0) <= (before or 0):
             continue
         if isinstance(before, float) and isinstance(after, float) and math.isclose(before, after, rel_tol=0.02):
             continue
-        yield f"{key.replace('_', ' ')} {_shown(before)} → {_shown(after)}"
+        clause = f"{_LABELS.get(key, key.replace('_', ' '))} {_shown(before)} → {_shown(after)}"
+        if key == "ran_attention":
+            clause += f" (asked for: {new.get('attention_asked', 'nothing, torch chooses')})"
+        elif key == "ran_compiled_regions" and not after:
+            clause = f"nothing runs compiled any more: {clause}"
+        yield clause
+
+
+def _kernels(found: KernelDiff | None) -> Iterator[str]:
+    """The family of kernels that explains most of the change, and a device that waited."""
+    if found is None:
+        return
+    if text := headline(found):
+        yield text
+    if found.idle_s is not None and found.idle_s / (found.difference_s or math.inf) >= LEAST_SHARE:
+        yield f"time outside of kernels {found.idle_s:+.3g} s of {found.difference_s:+.3g} s an image"
 
 
 def _flat(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -94,8 +189,7 @@ def _phases(measurement: Measurement, baseline: Baseline, relative: bool) -> Ite
     runs = [run.samples for run in baseline.runs]
     scale = _scale(made, runs) if relative else 1.0
     total = _moved(made, runs, "latency_s", scale)
-    latency = float(np.median([g.latency_s for g in made])) if made else 0.0
-    if total is None or abs(total) < LEAST_CHANGE * latency:
+    if total is None or abs(total) < LEAST_CHANGE * _latency(made):
         return
     parts: list[tuple[float, str]] = []
     explained = 0.0
@@ -162,6 +256,10 @@ def _moved(made: Sequence[Generation], runs: Sequence[Sequence[Sample]], field: 
     return float(np.median(np.array(now) - scale * before))
 
 
+def _latency(made: Sequence[Generation]) -> float:
+    return float(np.median([g.latency_s for g in made])) if made else 0.0
+
+
 def _scale(made: Sequence[Generation], runs: Sequence[Sequence[Sample]]) -> float:
     before = _centre(runs, "reference_latency_s")
     now = [g.reference_latency_s for g in made if g.reference_latency_s is not None]
@@ -170,14 +268,23 @@ def _scale(made: Sequence[Generation], runs: Sequence[Sequence[Sample]]) -> floa
     return float(np.median(np.array(now) / before))
 
 
-def _machine(measurement: Measurement) -> Iterator[str]:
-    shares = [g.device_busy_s / g.wall_s for g in measurement.generations if g.device_busy_s is not None]
-    if shares and (busy := float(np.median(shares))) < _BUSY_ENOUGH:
+def _machine(measurement: Measurement, baseline: Baseline) -> Iterator[str]:
+    old = baseline.runs[-1]
+    busy = busy_share(measurement)
+    if busy is not None and old.device_busy is not None and busy < old.device_busy - _LESS_BUSY:
+        before = f"{old.device_busy:.0%} in the baseline"
+        yield f"the device was busy {busy:.0%} of the time, {before}: the host holds it back"
+    elif busy is not None and old.device_busy is None and busy < _BUSY_ENOUGH:
         yield f"the device was busy {busy:.0%} of the time: the host holds it back"
     telemetry = measurement.telemetry
-    if telemetry is not None and telemetry.throttle_reasons:
-        clock = "" if telemetry.sm_clock_mhz is None else f" at {telemetry.sm_clock_mhz} MHz"
-        yield f"clocks were held down{clock}: {', '.join(telemetry.throttle_reasons)}"
+    if telemetry is None:
+        return
+    clock = telemetry.sm_clock_mhz
+    if telemetry.throttle_reasons:
+        at = "" if clock is None else f" at {clock} MHz"
+        yield f"clocks were held down{at}: {', '.join(telemetry.throttle_reasons)}"
+    elif clock and old.sm_clock_mhz and clock < (1 - _SLOWER_CLOCK) * old.sm_clock_mhz:
+        yield f"SM clock {old.sm_clock_mhz} → {clock} MHz"
 
 
 def _packages(baseline: Baseline, environment: Environment) -> Iterator[str]:

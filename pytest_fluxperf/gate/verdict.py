@@ -7,7 +7,7 @@ import math
 from pytest_fluxperf.baseline.environment import hardware_differences
 from pytest_fluxperf.baseline.update import record, workload_differences
 from pytest_fluxperf.gate import findings as judged
-from pytest_fluxperf.gate.attribution import attribute, packages_that_differ
+from pytest_fluxperf.gate.attribution import attribute, attribute_broken, kernel_difference, packages_that_differ
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.results import (
     SEVERITY,
@@ -26,6 +26,8 @@ __all__ = ["another_round", "judge", "record"]
 STORED = "baseline"
 """``Quality.reference`` where the pictures were compared with the baseline's own, not with a reference recipe's."""
 
+
+UNEXPLAINED = "nothing that is recorded differs from the baseline: phases, steps, graphs, attention, dtypes, packages"
 
 CONFIRMING_ROUNDS = 4
 """Rounds over the prompts on which a slower speed-up is convicted (benchmarks/gate_power.py, relative mode)."""
@@ -53,13 +55,8 @@ def judge(
     baseline's stored ones. The verdict is that of the worst finding. Depends on nothing but its arguments.
     """
     if problem := _broken(measurement, quality, drift, workload):
-        suspect = None if baseline is None else packages_that_differ(baseline, environment)
-        return Judgement(
-            verdict="broken",
-            message=problem,
-            attribution=() if suspect is None else (suspect,),
-            gated=True,
-        )
+        differs = () if baseline is None else attribute_broken(measurement, baseline, environment)
+        return Judgement(verdict="broken", message=problem, attribution=differs, gated=True)
     if measurement.unfit:
         return Judgement(verdict="invalid", message=_first(measurement.unfit))
     if quality is not None and quality.reference == STORED:
@@ -89,17 +86,20 @@ def judge(
         *floors,
     ]
     worst = _worst(found)
-    reasons = (
-        ()
-        if worst.verdict == "passed"
-        else attribute(measurement, baseline, environment, relative=policy.mode == "relative")
-    )
+    relative = policy.mode == "relative"
+    kernels = kernel_difference(measurement, baseline, relative=relative)
+    reasons: tuple[str, ...] = ()
+    if worst.verdict != "passed":
+        reasons = attribute(measurement, baseline, environment, relative=relative, kernels=kernels)
+    if worst.verdict == "regressed" and not reasons:
+        reasons = (UNEXPLAINED,)
     return Judgement(
         verdict=worst.verdict,
         message=_message(worst, found, reasons, packages_that_differ(baseline, environment)),
         findings=tuple(found),
         warnings=tuple(_warnings(found, scores, baseline, policy, hardware)),
         attribution=reasons,
+        kernels=kernels,
         gated=any(finding.tolerance is not None for finding in found),
     )
 

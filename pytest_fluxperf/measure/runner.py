@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import statistics
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,6 +17,9 @@ from pytest_fluxperf.results import Generation, Measurement, Picture, Prompt, Wo
 
 MIN_WARMUP = 2
 MAX_WARMUP = 8
+OBSERVED = 1
+"""Warm-up generation (from 0) in which it is looked at what runs: the first compiles, a third may not come."""
+
 SETTLED = 0.25
 """Warm-up has settled when the last generation took no more than this fraction longer than the fastest."""
 
@@ -72,6 +76,14 @@ class Hooks:
         """The compiler's counters now; None where nothing compiles."""
         return None
 
+    def observing(self) -> AbstractContextManager[None]:
+        """Around the warm-up generation in which it may be looked at what really runs."""
+        return nullcontext()
+
+    def busy(self, began: float, ended: float) -> float | None:  # noqa: ARG002
+        """Share of a generation (Unix seconds) in which the device computed; None where nobody can tell."""
+        return None
+
     reference: Callable[[Prompt], float] | None = None
     """Times the reference recipe on one prompt; set in relative mode."""
 
@@ -83,6 +95,9 @@ class _Timed:
     phases: Phases
     output: Any
     decoded: Any = None
+    began: float = 0.0
+    ended: float = 0.0
+    """Unix seconds."""
 
 
 @dataclass
@@ -145,7 +160,8 @@ class Runner:
             if len(seconds) >= max(self.warmup, MAX_WARMUP):
                 break
             before = self._compiled()
-            seconds.append(self._generate(prompts[len(seconds) % len(prompts)], None, tracer).latency_s)
+            with self.hooks.observing() if len(seconds) == OBSERVED else nullcontext():
+                seconds.append(self._generate(prompts[len(seconds) % len(prompts)], None, tracer).latency_s)
             self.hooks.progress("warm-up", len(seconds), self.warmup, None)
             after = self._compiled()
             compiled = bool(before and after and (after - before).graphs)
@@ -165,6 +181,7 @@ class Runner:
             decisions = self.subject.decisions if self.subject else None
             if self.hooks.reference and index % 2 == 1:
                 reference_s = self.hooks.reference(prompt)
+            busy = self.hooks.busy(timed.began, timed.ended)
             picture, wrong = self.hooks.keep(index, timed.output, timed.decoded)
             problems += wrong
             generations.append(
@@ -172,6 +189,7 @@ class Runner:
                     latency_s=timed.latency_s,
                     wall_s=timed.wall_s,
                     reference_latency_s=reference_s,
+                    device_busy_s=None if busy is None else busy * timed.wall_s,
                     text_encode_s=timed.phases.text_encode_s,
                     denoise_s=timed.phases.denoise_s,
                     decode_s=timed.phases.decode_s,
@@ -191,12 +209,14 @@ class Runner:
         if tracer:
             tracer.begin()
         gc.collect(0)
+        began = time.time()
         try:
             seconds, wall_s, output = timed(self.call, self.clock)
         except Exception as error:
             raise BodyRaised(index, len(self.workload.prompts)) from error
         phases = tracer.read() if tracer else Phases()
-        return _Timed(seconds, wall_s, phases, output, tracer.decoded if tracer else None)
+        decoded = tracer.decoded if tracer else None
+        return _Timed(seconds, wall_s, phases, output, decoded, began, time.time())
 
 
 def timed(call: Callable[[], Any], clock: Clock) -> tuple[float, float, Any]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pytest_fluxperf.results import Telemetry
@@ -19,36 +22,89 @@ _THROTTLE = {
 }
 
 
-def read(gpu_uuid: str | None) -> Telemetry | None:
-    """Clock, power, temperature, throttling and processes of a GPU; None without one or without NVML."""
-    if gpu_uuid is None:
-        return None
+@dataclass(frozen=True)
+class Load:
+    """What the driver sampled while a generation ran."""
+
+    busy: float
+    """Share of the time in which at least one kernel ran."""
+    sm_clock_mhz: int | None
+    """Median clock under load; a reading afterwards is that of an idle device."""
+
+
+def _nvml() -> Any:
+    """The NVML module, initialized; None without the package or a driver."""
     try:
         import pynvml
 
         pynvml.nvmlInit()
-    except Exception:  # no package or no driver: there is nothing to read
+    except Exception:  # there is nothing to read
+        return None
+    return pynvml
+
+
+_GPU_UTILIZATION_SAMPLES, _PROCESSOR_CLOCK_SAMPLES = 1, 5  # nvml.h: nvmlSamplingType_t
+
+
+def read(gpu_uuid: str | None) -> Telemetry | None:
+    """Clock, power, temperature, throttling and processes of a GPU; None without one or without NVML."""
+    if gpu_uuid is None or (nvml := _nvml()) is None:
         return None
     try:
-        handle = pynvml.nvmlDeviceGetHandleByUUID(gpu_uuid)
+        handle = nvml.nvmlDeviceGetHandleByUUID(gpu_uuid)
 
         def ask(name: str, *args: Any) -> Any:
             try:
-                return getattr(pynvml, name)(handle, *args)
-            except (pynvml.NVMLError, AttributeError):  # not supported by this card, driver or package
+                return getattr(nvml, name)(handle, *args)
+            except (nvml.NVMLError, AttributeError):  # not supported by this card, driver or package
                 return None
 
         reasons = ask("nvmlDeviceGetCurrentClocksEventReasons") or 0
         power = ask("nvmlDeviceGetPowerUsage")
         return Telemetry(
-            sm_clock_mhz=ask("nvmlDeviceGetClockInfo", pynvml.NVML_CLOCK_SM),
+            sm_clock_mhz=ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
             power_w=None if power is None else power / 1000,
-            temperature_c=ask("nvmlDeviceGetTemperature", pynvml.NVML_TEMPERATURE_GPU),
+            temperature_c=ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
             throttle_reasons=tuple(text for bit, text in _THROTTLE.items() if reasons & bit),
             other_processes=_strangers(p.pid for p in ask("nvmlDeviceGetComputeRunningProcesses") or ()),
         )
     finally:
-        pynvml.nvmlShutdown()
+        nvml.nvmlShutdown()
+
+
+def during(gpu_uuid: str | None, began: float, ended: float) -> Load | None:
+    """What the driver sampled between two times (Unix seconds); None where it keeps no samples or none fits inside.
+
+    The driver samples some six times a second and keeps the last quarter of a minute or so: ask soon after.
+    """
+    if gpu_uuid is None or (nvml := _nvml()) is None:
+        return None
+    try:
+        handle = nvml.nvmlDeviceGetHandleByUUID(gpu_uuid)
+
+        def sampled(kind: int) -> list[tuple[int, int]]:
+            try:
+                _, samples = nvml.nvmlDeviceGetSamples(handle, kind, 0)
+            except (nvml.NVMLError, AttributeError):  # not supported by this card, with MIG, or by an old package
+                return []
+            return [(sample.timeStamp, sample.sampleValue.uiVal) for sample in samples]
+
+        busy = within(sampled(_GPU_UTILIZATION_SAMPLES), began, ended)
+        clocks = within(sampled(_PROCESSOR_CLOCK_SAMPLES), began, ended)
+    finally:
+        nvml.nvmlShutdown()
+    if not busy:
+        return None
+    return Load(statistics.fmean(busy) / 100, round(statistics.median(clocks)) if clocks else None)
+
+
+def within(samples: Sequence[tuple[int, int]], began: float, ended: float) -> list[int]:
+    """Values of the samples (µs, value) whose whole period, which ends at their time, lies between two times."""
+    times = sorted({time for time, _ in samples})
+    if len(times) < 2:
+        return []
+    period = statistics.median(later - earlier for earlier, later in itertools.pairwise(times))
+    return [value for time, value in samples if time - period >= began * 1e6 and time <= ended * 1e6]
 
 
 def unfit(telemetry: Telemetry | None) -> tuple[str, ...]:

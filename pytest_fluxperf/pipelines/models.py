@@ -65,7 +65,7 @@ _NAMED = {info.name: info for info in (_DEV, _SCHNELL)}
 _BY_SOURCE = {info.source: info for info in _NAMED.values()}
 
 _RANDOM_CAVEATS = (
-    "the weights are random: pictures are noise, so image quality says nothing",
+    "the weights are random: pictures are noise, neither compared nor kept, and show no image quality",
     "the weights are random: step caches meet no threshold, so hits are those of a fixed schedule (computed=K)",
 )
 

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +18,9 @@ from pytest_fluxperf.errors import FluxPerfError, Unavailable
 from pytest_fluxperf.pipelines import loading
 from pytest_fluxperf.pipelines.models import ModelInfo
 from pytest_fluxperf.pipelines.optimizations import attention
-from pytest_fluxperf.pipelines.optimizations.base import Applied, Host, Optimization, optimizations
+from pytest_fluxperf.pipelines.optimizations.base import Applied, Host, Optimization, Stage, optimizations
 from pytest_fluxperf.pipelines.optimizations.whole import expand
+from pytest_fluxperf.pipelines.shortage import shortage
 from pytest_fluxperf.pipelines.steps import StepLog
 from pytest_fluxperf.recipe import Recipe, Token, parse, specs, variants
 
@@ -51,6 +53,7 @@ class _Layer:
     """One applied token; ``key`` says whether another recipe may keep it."""
 
     key: tuple[Any, ...]
+    stage: Stage
     applied: Applied
 
 
@@ -137,6 +140,12 @@ class Prepared:
             found.append(f"no attention back end was asked for, but {', '.join(seen)} is set")
         return tuple(found)
 
+    def contradictions(self, ran: Mapping[str, Any]) -> tuple[str, ...]:
+        """What was asked for and is set, but did not run by the facts of a watched step; one line each."""
+        asked = self.facts().get("attention_asked")
+        found = attention.contradiction(asked, ran.get("ran_attention", ()))
+        return () if found is None else (found,)
+
     def spare_memory_mib(self) -> float:
         """Device memory that the pool holds beside this pipeline, in MiB: its other bases, and originals kept to undo.
 
@@ -150,6 +159,16 @@ class Prepared:
         if self._base.owner is self:
             self._base.owner = None
             self._base.undo_to(0)
+
+    def park(self) -> None:
+        """Release, but leave what was expensive to apply (quantized weights, compiled blocks) to the next recipe.
+
+        The next :meth:`Pool.acquire` keeps what both recipes begin with and undoes the rest. Caches, which may reach
+        other pipelines, are undone here.
+        """
+        if self._base.owner is self:
+            self._base.owner = None
+            self._base.undo_to(sum(layer.stage <= Stage.COMPILATION for layer in self._base.layers))
 
     def _require_valid(self) -> None:
         if self._base.owner is not self:
@@ -168,7 +187,7 @@ class Pool:
         """Prepare the base of the recipe's dtype for ``steps`` denoising steps.
 
         What the previous recipe on that base applied is undone, but for the layers at the bottom that both share
-        (quantized weights, compiled blocks), if it was not released. Replicas are bases of their own.
+        (quantized weights, compiled blocks), if it was parked and not released. Replicas are bases of their own.
 
         When the device's memory does not suffice, bases that are not in use are dropped and it is tried once more.
 
@@ -182,17 +201,17 @@ class Pool:
         try:
             return self._prepare(recipe, steps, replica)
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            if shortage(error) is None:
                 raise
-        self._drop_idle_bases()
+        self.make_room()
         try:
             return self._prepare(recipe, steps, replica)
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            reason = shortage(error)
+            if reason is None:
                 raise
-            reason = " ".join(str(error).split()[:40])
-        self._drop_idle_bases()
-        raise FluxPerfError(f"recipe {recipe}: the device's memory does not suffice ({reason})")
+        self.make_room()
+        raise FluxPerfError(f"recipe {recipe}: the device's memory does not suffice: {reason}")
 
     def _prepare(self, recipe: Recipe, steps: int, replica: int) -> Prepared:
         expanded = expand(recipe, self.device)
@@ -208,7 +227,7 @@ class Pool:
         try:
             base.undo_to(shared)
             for key, (token, optimization) in list(zip(keys, wanted, strict=True))[shared:]:
-                base.layers.append(_Layer(key, optimization.make(host, token)))
+                base.layers.append(_Layer(key, optimization.stage, optimization.make(host, token)))
                 base.layers[-1].applied.apply()
         except BaseException:
             base.undo_to(0)
@@ -229,10 +248,12 @@ class Pool:
         """Device memory of what the pool holds beside ``base`` as it runs, in MiB."""
         others = [tensor for other in self._bases.values() if other is not base for tensor in other.tensors()]
         kept = [tensor for layer in base.layers for tensor in layer.applied.kept()]
-        return float(sum(tensor.numel() * tensor.element_size() for tensor in [*others, *kept])) / 2**20
+        return sum(map(_bytes, [*others, *kept])) / 2**20
 
-    def _drop_idle_bases(self) -> None:
-        self._bases = {key: base for key, base in self._bases.items() if base.owner is not None}
+    def make_room(self) -> None:
+        """Let go of the bases that are not in use, and of memory that torch keeps for later."""
+        for key in [key for key, base in self._bases.items() if base.owner is None]:
+            self._bases.pop(key).undo_to(0)
         loading.free(self.device)
 
     def _base(self, dtype: str, replica: int) -> _Base:
@@ -245,9 +266,12 @@ class Pool:
         return self._bases[key]
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    """Whether it is torch's OutOfMemoryError (by name: torch is not imported here)."""
-    return type(error).__name__ == "OutOfMemoryError"
+def _bytes(tensor: Any) -> int:
+    """Memory of a tensor; of a quantized one, which calls itself bf16, that of its parts."""
+    if hasattr(tensor, "__tensor_flatten__"):
+        names, _ = tensor.__tensor_flatten__()
+        return sum(_bytes(getattr(tensor, name)) for name in names)
+    return int(tensor.numel() * tensor.element_size())
 
 
 def _key(token: Token, optimization: Optimization, steps: int) -> tuple[Any, ...]:

@@ -111,4 +111,5 @@ def _join(shards: Sequence[RunDocument]) -> RunDocument:
         warnings=tuple(dict.fromkeys(w for shard in shards for w in shard.warnings)),
         duration_s=max(shard.duration_s for shard in shards),
         update=next((shard.update for shard in shards if shard.update), None),
+        changes=tuple(dict.fromkeys(change for shard in shards for change in shard.changes)),
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.report import exports
+from pytest_fluxperf.report.annotations import render_annotations
 from pytest_fluxperf.report.junit import render_junit
 from pytest_fluxperf.results import RunDocument
 
@@ -18,6 +19,7 @@ TEXTS: dict[str, Callable[[Sequence[RunDocument]], str]] = {
     "bencher": exports.render_bencher,
     "github-action-benchmark": exports.render_github_action_benchmark,
     "pytest-benchmark": exports.render_pytest_benchmark,
+    "annotations": render_annotations,
 }
 """Forms that need nothing but the documents."""
 

@@ -26,6 +26,7 @@ SYMBOLS: dict[Verdict, str] = {
 _MARGIN = 512
 _DIFFERENCES = 30
 _DETAILS = 20
+_CHANGES = 60
 
 
 def render_markdown(
@@ -41,7 +42,7 @@ def render_markdown(
     table, left_out = _table(view, int(room * 0.6))
     room -= _size(table)
     parts = [head, table]
-    for section in (_environment(view), *_details(view), _skipped(view), _machines(view)):
+    for section in (_changes(view), _environment(view), *_details(view), _skipped(view), _machines(view)):
         if section and _size(section) <= room:
             parts.append(section)
             room -= _size(section)
@@ -138,6 +139,16 @@ def _line(row: Row, machine: bool, quality: Sequence[tuple[str, str, int]]) -> s
         *(number(getattr(row.quality, name), digits) for _, name, digits in quality),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _changes(view: Overview) -> str:
+    changes = [change for document in view.documents for change in document.changes]
+    if not changes:
+        return ""
+    lines = [f"- {escape(shorten(change, 400))}" for change in changes[:_CHANGES]]
+    if len(changes) > _CHANGES:
+        lines.append(f"- … and {len(changes) - _CHANGES} more")
+    return _folded("Baselines, old → new", "\n".join(lines), is_open=True)
 
 
 def _environment(view: Overview) -> str:

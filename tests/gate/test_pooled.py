@@ -11,7 +11,7 @@ from pytest_fluxperf.baseline.update import record
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.pooled import compare_documents, tail_warning
-from pytest_fluxperf.results import Finding, Judgement, Result, RunDocument
+from pytest_fluxperf.results import RESULTS_FORMAT, Finding, Judgement, Result, RunDocument
 
 JUDGED = Judgement(
     verdict="passed", message="", findings=(Finding(metric="latency", verdict="passed", tolerance=0.02),)
@@ -36,7 +36,7 @@ def result(test: str, seed: int = 0, shift: float = 0.0, **changes: Any) -> Resu
 
 def document(*results: Result, **changes: Any) -> RunDocument:
     values: dict[str, Any] = {
-        "format": 1,
+        "format": RESULTS_FORMAT,
         "session": "s",
         "time_utc": "2026-01-02T03:04:05Z",
         "plugin": "0.1.0",
@@ -95,8 +95,8 @@ def test_nothing_in_common_is_an_error() -> None:
     for base in (document(result("b")), document(result("a", run=None)), document()):
         with pytest.raises(FluxPerfError, match="no test in common"):
             compare_documents(base, document(result("a")), Policy.of())
-    with pytest.raises(FluxPerfError, match="format 2"):
-        compare_documents(document(result("a"), format=2), document(result("a")), Policy.of())
+    with pytest.raises(FluxPerfError, match=f"format {RESULTS_FORMAT + 1}"):
+        compare_documents(document(result("a"), format=RESULTS_FORMAT + 1), document(result("a")), Policy.of())
 
 
 def spiked(seed: int, spikes: int) -> Result:

@@ -179,12 +179,11 @@ def test_a_schedule_computes_exactly_as_many_steps_as_it_says(steps):
 
 @pytest.mark.parametrize(
     "cache",
-    [f"fbcache:9,engine={engine}" for engine in ENGINES] + ["teacache:9", "fora:start=8", "dbcache:9,front=1"],
+    [f"fbcache:9,engine={engine}" for engine in ENGINES] + ["teacache:9", "dbcache:9,front=1"],
 )
 @pytest.mark.parametrize(("computed", "decisions"), [(8, "11111111"), (3, "10010010"), (1, "10000000")])
 def test_the_measuring_mode_follows_its_schedule(prepare, generate, cache, computed, decisions):
-    separator = "," if ":" in cache else ":"
-    prepared = prepare(f"fp32+{cache}{separator}computed={computed}")
+    prepared = prepare(f"fp32+{cache},computed={computed}")
     generate(prepared)
     generate(prepared)
     assert prepared.steps.decisions == decisions
@@ -194,4 +193,4 @@ def test_the_measuring_mode_follows_its_schedule(prepare, generate, cache, compu
 
 def test_more_computed_steps_than_steps_are_refused(prepare):
     with pytest.raises(FluxPerfError, match="computed=9, but the run has only 8 steps"):
-        prepare("fp32+fora:computed=9")
+        prepare("fp32+teacache:0.3,computed=9")

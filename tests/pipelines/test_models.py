@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import tinyflux
 
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.pipelines import loading, models, randomflux
@@ -151,34 +151,9 @@ def test_damaged_weights_in_a_folder_are_explained(folder, tmp_path):
 
 
 class TestRandomFlux:
-    small = dataclasses.replace(
-        randomflux.FLUX_DEV,
-        transformer=randomflux.FLUX_DEV.transformer
-        | {
-            "in_channels": 16,
-            "num_layers": 1,
-            "num_single_layers": 1,
-            "attention_head_dim": 16,
-            "num_attention_heads": 2,
-            "joint_attention_dim": 32,
-            "pooled_projection_dim": 32,
-            "axes_dims_rope": (4, 6, 6),
-        },
-        vae=randomflux.FLUX_DEV.vae | {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "latent_channels": 4},
-        clip=randomflux.FLUX_DEV.clip
-        | {
-            "hidden_size": 32,
-            "intermediate_size": 32,
-            "projection_dim": 32,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-        },
-        t5=randomflux.FLUX_DEV.t5 | {"d_model": 32, "d_kv": 16, "d_ff": 32, "num_layers": 1, "num_heads": 2},
-    )
-
     @pytest.fixture(autouse=True)
     def _small(self, monkeypatch):
-        monkeypatch.setitem(randomflux.ARCHITECTURES, "flux-dev", self.small)
+        monkeypatch.setitem(randomflux.ARCHITECTURES, "flux-dev", tinyflux.architecture())
 
     def test_it_runs_from_a_prompt_and_is_the_same_for_the_seed(self):
         import torch

@@ -150,6 +150,34 @@ def test_shared_layers_stay_between_recipes(pool, prepare, generate):
     assert second.facts()["quantized_layers"] == 40
 
 
+def test_a_parked_recipe_leaves_what_was_expensive_to_the_next(pool, prepare, generate, untouched):
+    first = prepare("fp32+int8wo+compile+fora")
+    generate(first)
+    first.park()
+    with pytest.raises(FluxPerfError, match="was released"):
+        first.begin()
+    (base,) = [base for key, base in pool._bases.items() if key == ("fp32", 0)]
+    assert [str(layer.key[0]) for layer in base.layers] == ["fp32", "int8wo", "compile"]  # the cache is gone
+    before = compiling.snapshot()
+    second = prepare("fp32+int8wo+compile")
+    generate(second)
+    assert (compiling.snapshot() - before).graphs == 0
+    second.park()
+    np.testing.assert_array_equal(generate(prepare("fp32")), untouched())
+
+
+def test_room_is_made_by_undoing_what_is_parked(info, generate):
+    pool = Pool(info, "cpu")
+    parked = pool.acquire(parse("fp32+int8wo"), steps=8)
+    weight = parked.pipe.transformer.transformer_blocks[0].attn.to_q
+    parked.park()
+    assert type(weight.weight).__name__ == "Int8Tensor"
+    pool.make_room()
+    assert not pool._bases
+    assert type(weight.weight).__name__ == "Parameter"
+    pool.close()
+
+
 def test_a_cache_that_knows_the_number_of_steps_is_applied_anew_for_another(prepare, generate):
     generate(prepare("fp32+teacache:9"))
     prepared = prepare("fp32+teacache:9", steps=3)
@@ -231,6 +259,19 @@ class TestMemory:
         assert other.spare_memory_mib() == pytest.approx(whole_base / 2**20, rel=0.01)
         pool.close()
 
+    def test_quantized_weights_of_another_base_count_as_their_parts(self, info):
+        pool = Pool(info, "cpu")
+        other = pool.acquire(parse("bf16"), steps=8)
+        plain = pool.acquire(parse("fp32"), steps=8)
+        before = other.spare_memory_mib()
+        plain.release()
+        quantized = pool.acquire(parse("fp32+int8wo"), steps=8)
+        assert quantized.facts()["quantized_layers"]
+        originals = sum(weight.numel() for layer in pool._bases["fp32", 0].layers for weight in layer.applied.kept())
+        added = (other.spare_memory_mib() - before) * 2**20
+        assert originals < added < 1.5 * originals  # a byte each, and scales: not four
+        pool.close()
+
     def _fails(self, monkeypatch, times):
         """The first loads of a bf16 base run out of memory."""
         import torch
@@ -242,7 +283,10 @@ class TestMemory:
         def scarce(info, dtype, device):
             if dtype == "bf16" and left[0]:
                 left[0] -= 1
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 24.00 GiB.")
+                raise torch.OutOfMemoryError(
+                    "CUDA out of memory. Tried to allocate 24.00 GiB. GPU 0 has a total capacity of 39.50 GiB of which "
+                    "7.25 GiB is free. Including non-PyTorch memory, this process has ...\nSee documentation"
+                )
             return load(info, dtype, device)
 
         monkeypatch.setattr(loading, "load", scarce)
@@ -261,8 +305,12 @@ class TestMemory:
     def test_too_little_memory_is_one_line_and_the_next_recipe_runs(self, info, monkeypatch, generate):
         self._fails(monkeypatch, 2)
         pool = Pool(info, "cpu")
-        with pytest.raises(FluxPerfError, match=r"recipe bf16: the device's memory does not suffice \(CUDA out of"):
+        with pytest.raises(FluxPerfError) as error:
             pool.acquire(parse("bf16"), steps=8)
+        assert str(error.value) == (
+            "recipe bf16: the device's memory does not suffice: it needed 24.00 GiB more and 7.25 GiB of the device's "
+            "39.50 GiB was free"
+        )
         generate(pool.acquire(parse("fp32"), steps=8))
         pool.close()
 

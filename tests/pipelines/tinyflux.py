@@ -82,3 +82,35 @@ def save(folder: Path) -> Path:
     )
     pipe.save_pretrained(folder)
     return folder
+
+
+def architecture() -> Any:
+    """FLUX.1-dev's architecture in small, for models with random weights (``flux-dev@random``)."""
+    import dataclasses
+
+    from pytest_fluxperf.pipelines import randomflux
+
+    return dataclasses.replace(
+        randomflux.FLUX_DEV,
+        transformer=randomflux.FLUX_DEV.transformer
+        | {
+            "in_channels": 16,
+            "num_layers": 1,
+            "num_single_layers": 1,
+            "attention_head_dim": 16,
+            "num_attention_heads": 2,
+            "joint_attention_dim": 32,
+            "pooled_projection_dim": 32,
+            "axes_dims_rope": (4, 6, 6),
+        },
+        vae=randomflux.FLUX_DEV.vae | {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "latent_channels": 4},
+        clip=randomflux.FLUX_DEV.clip
+        | {
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "projection_dim": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+        },
+        t5=randomflux.FLUX_DEV.t5 | {"d_model": 32, "d_kv": 16, "d_ff": 32, "num_layers": 1, "num_heads": 2},
+    )

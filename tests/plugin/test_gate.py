@@ -57,6 +57,22 @@ def test_a_fault_gets_its_own_verdict_and_message(recorded, fault, verdict, mess
     assert message in judgement["message"]
 
 
+def test_out_of_memory_is_one_line_with_the_figures_and_the_next_test_runs(recorded):
+    result = recorded.run("--deselect=test_suite.py::test_recipe[fp32]", "test_suite.py", fault="out of memory")
+    result.assert_outcomes(failed=1, deselected=1)
+    complaint = (
+        "fluxperf: broken: the device's memory does not suffice in warm-up: it needed 2.50 GiB more and 1.20 GiB of "
+        "the device's 79.10 GiB was free"
+    )
+    result.stdout.fnmatch_lines([f"*{complaint}*"])
+    result.stdout.no_fnmatch_line("*torch.OutOfMemoryError(*")  # no traceback of the body, which did nothing wrong
+    # here it comes first
+    result = recorded.run(
+        "test_suite.py::test_recipe[fp32+fbcache:0.5]", "test_suite.py::test_recipe[fp32]", fault="out of memory"
+    )
+    result.assert_outcomes(passed=1, failed=1)
+
+
 def test_a_body_that_raises_shows_its_own_traceback(recorded):
     result = recorded.run(fault="raises on the third prompt")
     result.stdout.fnmatch_lines(

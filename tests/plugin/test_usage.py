@@ -211,6 +211,17 @@ def test_the_run_leaves_its_three_files(recorded):
     assert {"results.json", "report.html", "summary.md", "images"} <= names
 
 
+def test_an_update_tells_old_and_new_in_its_results_and_summary(recorded):
+    recorded.run("--fluxperf-update", fault="slow decode")
+    changes = recorded.results()["changes"]
+    assert len(changes) == 2
+    assert all("test_recipe" in line for line in changes)
+    summary = (recorded.runs[-1] / "summary.md").read_text()
+    assert "Baselines, old → new" in summary
+    recorded.run()
+    assert "changes" not in recorded.results()
+
+
 def test_hostile_prompts_are_escaped_everywhere(project):
     prompts = [
         '<script>alert(1)</script> & "quotes" \'</style>',

@@ -72,7 +72,7 @@ def test_refused_with_the_reason(text, reason):
         ("bf16", "bf16"),
         ("teacache", "teacache:T[,computed=...]"),
         ("compile", "compile[:blocks]"),
-        ("fora", "fora[:start=2,interval=2,computed=...]"),
+        ("fora", "fora[:start=2,interval=2]"),
         ("lora", "lora:PATH[,scale=1]"),
     ],
 )

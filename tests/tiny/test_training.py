@@ -8,6 +8,7 @@ import torch
 
 from pytest_fluxperf.pipelines.integrity import check_model_folder
 from pytest_fluxperf.pipelines.tiny.training import __main__ as training
+from pytest_fluxperf.pipelines.tiny.training import architecture, export, flow, scenes, text
 from pytest_fluxperf.pipelines.tiny.training.schedule import Clock, cosine
 
 
@@ -38,3 +39,41 @@ def test_a_stage_ends_with_its_steps_or_with_the_sitting():
     assert clock.done
     assert not clock.running()
     assert not Clock("x", 2, deadline=0.0).running()
+
+
+def test_every_word_is_labelled_with_what_it_belongs_to():
+    things = "a small red ring, a large blue star and a small pink cross in a row"
+    scene = scenes.parse(f"{things} on a wavy gray background")
+    labels = text.word_labels(scene)
+    assert len(labels) == len(things.split()) + 1 + 5  # the comma is a word
+    cells = {tuple(label[3:5]) for label in labels if label[0] != text.NONE}
+    assert cells == {(3, 8), (8, 8), (13, 8)}
+    assert labels[5][:3] == labels[8][:3] == [1, scenes.COLORS.index("blue"), scenes.SHAPES.index("star")]
+    assert labels[4] == labels[9] == [text.NONE] * 7  # the comma and the "and"
+    assert all(label[5:] == [4, 0] and label[0] == text.NONE for label in labels[-4:])
+    assert text.scene_labels(scene)[3:6] == [0, scenes.COLORS.index("red"), scenes.SHAPES.index("ring")]
+
+
+def test_pictures_drawn_along_the_way_are_the_pipelines():
+    """What the training looks at is what FluxPipeline will make of the same weights."""
+    torch.set_num_threads(1)
+    networks = architecture.build(1)
+    for parameter in networks.transformer.parameters():  # blocks begin as the identity, which would prove nothing
+        torch.nn.init.normal_(parameter, std=0.05)
+    model = flow.Denoiser(networks).eval()
+    prompt = "a large green cross at the top on a plain gray background"
+    drawn = flow.generate(model, [prompt], scale=3.0, told=True, steps=3, device="cpu")
+    pipe = export.pipeline(networks, model)
+    pipe.set_progress_bar_config(disable=True)
+    latents = pipe(
+        prompt,
+        height=256,
+        width=256,
+        num_inference_steps=3,
+        guidance_scale=3.0,
+        max_sequence_length=architecture.MAX_TOKENS,
+        generator=torch.Generator().manual_seed(0),
+        output_type="latent",
+    ).images
+    assert torch.allclose(architecture.pack(drawn), latents, atol=1e-4)
+    assert drawn.std() > 0.1

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,30 @@ def seen_backends(transformer: Any) -> list[str]:
 def processors(transformer: Any) -> list[Any]:
     """The attention processors of a transformer's blocks."""
     return list(transformer.attn_processors.values())
+
+
+_RUNS = {
+    "_native_flash": "flash",
+    "_native_cudnn": "cudnn",
+    "_native_efficient": "efficient",
+    "_native_math": "math",
+    "flash": "flash_attn",
+    "_flash_3": "flash_attn_3",
+    "sage": "sage",
+    "xformers": "xformers",
+}
+"""Back ends that name one kernel, and that kernel as :mod:`pytest_fluxperf.measure.observe` reports it."""
+
+
+def contradiction(asked: str | None, ran: Sequence[str]) -> str | None:
+    """What is wrong when other kernels ran than the back end that was asked for; None when nothing is known.
+
+    A compiler may take attention as plain matrix products apart, which leaves no kernel to be seen.
+    """
+    kernel = _RUNS.get(asked or "")
+    if kernel is None or not ran or kernel in ran:
+        return None
+    return f"attention back end {asked} was asked for and is set, but {', '.join(ran)} ran"
 
 
 class AttentionBackend(Applied):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from pytest_fluxperf.pipelines.optimizations.base import Host, Optimization, Stage, register
-from pytest_fluxperf.pipelines.optimizations.stepcache import COMPUTED, CacheState, HookedCache, needs_eager_transformer
+from pytest_fluxperf.pipelines.optimizations.stepcache import CacheState, HookedCache, needs_eager_transformer
 from pytest_fluxperf.recipe import Field, Token, TokenSpec, integer
 
 
@@ -43,7 +43,6 @@ register(
             options=(
                 Field("start", integer(0), "steps at the beginning that are always computed", default=2),
                 Field("interval", integer(1), "distance of computed steps from there on", default=2),
-                COMPUTED,
             ),
             lossless=False,
             conflict=needs_eager_transformer,

@@ -9,6 +9,7 @@ A step cache answers a denoising step from earlier ones. Whichever library decid
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from pytest_fluxperf.errors import FluxPerfError
@@ -20,6 +21,26 @@ COMPUTED = Field(
     integer(1),
     "measuring mode: compute this many steps, spread evenly, whatever the cache itself decides",
 )
+
+TYPICAL_SHARE = 8 / 28
+"""Share of the steps computed where a schedule stands in for a threshold. 8 of 28 is about what First-Block Cache at
+0.3 was published to compute: 2.05 s against 7.11 s, 29 % of the time."""
+
+
+def scheduled(recipe: Recipe, steps: int) -> Recipe:
+    """The recipe for random weights, whose pictures meet no threshold: caches that look at them follow a schedule.
+
+    A token with a ``computed`` option that is not set gets :data:`TYPICAL_SHARE` of ``steps``.
+    """
+
+    def fixed(token: Token) -> Token:
+        names = [field.name for field in token.spec.options]
+        if COMPUTED.name not in names or token.option(COMPUTED.name) is not None:
+            return token
+        options = {**dict(token.options), COMPUTED.name: max(1, round(TYPICAL_SHARE * steps))}
+        return replace(token, options=tuple((name, options[name]) for name in names if name in options))
+
+    return Recipe(tuple(map(fixed, recipe.tokens)))
 
 
 def in_schedule(index: int, computed: int, steps: int) -> bool:

@@ -4,7 +4,7 @@
 |---|---|---|
 | transformer | 2 double and 4 single blocks, 4 heads × 64, RoPE axes (16, 24, 24), guidance embedding | 9.3 M |
 | VAE | 16 latent channels, factor 8, (32, 48, 64, 80) channels, one layer a block | 1.6 M |
-| T5 encoder | 2 layers × 256 | 0.9 M |
+| T5 encoder | 3 layers × 256 | 1.2 M |
 | CLIP text encoder | 2 layers × 128 | 0.3 M |
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from . import scenes
 
-MAX_TOKENS = 48
+MAX_TOKENS = 32
 """Text is padded to this many tokens in training; ``max_sequence_length`` of the pipeline should say the same."""
 
 LATENT_CHANNELS = 16
@@ -29,12 +29,12 @@ SIDE = scenes.CANVAS // FACTOR
 
 @dataclass
 class Networks:
-    """All that is trained."""
+    """All that is trained: AutoencoderKL, FluxTransformer2DModel, CLIPTextModel, T5EncoderModel, and two tokenizers."""
 
-    vae: nn.Module
-    transformer: nn.Module
-    clip: nn.Module
-    t5: nn.Module
+    vae: Any
+    transformer: Any
+    clip: Any
+    t5: Any
     clip_tokenizer: Any
     t5_tokenizer: Any
 
@@ -85,13 +85,14 @@ def build(seed: int = 0) -> Networks:
             vocab_size=len(t5_tokenizer),
             d_model=256,
             d_kv=64,
-            d_ff=256,
-            num_layers=2,
+            d_ff=128,
+            num_layers=3,
             num_heads=4,
             feed_forward_proj="gated-gelu",
             dropout_rate=0.0,
         )
     )
+    _give_sides(t5)
     clip = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(clip_tokenizer),
@@ -107,6 +108,23 @@ def build(seed: int = 0) -> Networks:
         )
     )
     return Networks(vae, transformer, clip, t5, clip_tokenizer, t5_tokenizer)
+
+
+@torch.no_grad()
+def _give_sides(t5: Any) -> None:
+    """Let T5's heads begin with a side each: near before, near after, all before, all after a word.
+
+    Its only sense of order is a learned bias by distance, and one that begins at zero takes thousands of steps to grow
+    to the few units that matter. Near is one unit of logit a word, a slope as in ALiBi (Press et al. 2021, arXiv
+    2108.12409).
+    """
+    bias = t5.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight  # (32 buckets, heads)
+    half = len(bias) // 2  # T5 counts distances to words before in the first half, after in the second
+    distance = torch.arange(half, dtype=bias.dtype)
+    other_side = torch.full((half,), -8.0)
+    near, far = -distance, torch.zeros(half)
+    before_after = ((near, other_side), (other_side, near), (far, other_side), (other_side, far))
+    bias.copy_(torch.stack([torch.cat(sides) for sides in before_after], dim=1))
 
 
 def words() -> list[str]:
@@ -128,7 +146,7 @@ def tokenizers() -> tuple[Any, Any]:
 
     corpus = [" ".join(words())] * 8
 
-    def train(special: list[str], template: str) -> Tokenizer:
+    def train(special: list[str], end: str, template: str) -> Tokenizer:
         tokenizer = Tokenizer(models.BPE())
         tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -142,20 +160,23 @@ def tokenizers() -> tuple[Any, Any]:
             show_progress=False,
         )
         tokenizer.train_from_iterator(corpus, trainer)
+        # The end token comes last: CLIPTextModel pools at the highest id in the way of the original CLIP, and wherever
+        # eos_token_id is in the way of later models, unless that is 2.
+        tokenizer.add_special_tokens([end])
         tokenizer.post_processor = processors.TemplateProcessing(
-            single=template, special_tokens=[(token, tokenizer.token_to_id(token)) for token in special]
+            single=template, special_tokens=[(token, tokenizer.token_to_id(token)) for token in (*special, end)]
         )
         return tokenizer
 
     clip = PreTrainedTokenizerFast(
-        tokenizer_object=train(["<pad>", "<start>", "<end>"], "<start> $A <end>"),
+        tokenizer_object=train(["<pad>", "<start>"], "<end>", "<start> $A <end>"),
         bos_token="<start>",
         eos_token="<end>",
         pad_token="<pad>",
         model_max_length=MAX_TOKENS,
     )
     t5 = PreTrainedTokenizerFast(
-        tokenizer_object=train(["<pad>", "</s>"], "$A </s>"),
+        tokenizer_object=train(["<pad>"], "</s>", "$A </s>"),
         eos_token="</s>",
         pad_token="<pad>",
         model_max_length=512,
@@ -170,17 +191,17 @@ def tokenize(tokenizer: Any, captions: list[str]) -> Tensor:
     return ids
 
 
-def encode_text(networks: Networks, clip_ids: Tensor, t5_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Pooled CLIP embedding (N, 128) and T5 sequence (N, MAX_TOKENS, 256), computed as FluxPipeline does."""
-    pooled = networks.clip(clip_ids).pooler_output
-    sequence = networks.t5(t5_ids)[0]
-    return pooled, sequence
-
-
 def pack(latents: Tensor) -> Tensor:
     """(N, C, H, W) → (N, H/2 · W/2, 4C): 2×2 latents a token, in FluxPipeline's order."""
     n, c, h, w = latents.shape
     return latents.view(n, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(n, h * w // 4, 4 * c)
+
+
+def unpack(tokens: Tensor) -> Tensor:
+    """The inverse of :func:`pack` for square pictures."""
+    n, count, channels = tokens.shape
+    side = int(count**0.5)
+    return tokens.view(n, side, side, channels // 4, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(n, -1, 2 * side, 2 * side)
 
 
 def image_ids(device: torch.device | str, side: int = SIDE // 2) -> Tensor:

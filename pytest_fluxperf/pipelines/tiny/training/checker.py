@@ -7,7 +7,6 @@ shape of the grammar drawn at its place.
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from .render import THING_RGB, shape_distances
-from .scenes import CANVAS, COLORS, PLACES, SHAPES, SIZES, Scene, Thing, _centres
+from .scenes import CANVAS, COLORS, PLACES, SHAPES, SIZES, Scene, Thing, nominal_centres
 
 CHROMA = 0.25
 """Least spread of a pixel's channels on an object; backgrounds stay under 0.2."""
@@ -59,7 +58,7 @@ def check(picture: npt.NDArray[np.float32], scene: Scene) -> list[Check]:
     """Judge each object of the scene in a picture, float32 (256, 256, 3) in [0, 1]."""
     hues = _hues(picture)
     found = {thing.color: find(hues, thing.color) for thing in scene.things}
-    centres = dict(zip((thing.color for thing in scene.things), _centres(scene, _Middle()), strict=True))
+    centres = dict(zip((thing.color for thing in scene.things), nominal_centres(scene), strict=True))
     checks = []
     for thing in scene.things:
         seen = found[thing.color]
@@ -97,13 +96,6 @@ def find(hues: npt.NDArray[np.int64], color: str) -> Found | None:
     best = max((_fit(mask, shape, left, right + 1, top, bottom + 1) for shape in SHAPES), key=lambda fit: fit[0])
     overlap, shape, x, y, radius = best
     return Found(color, shape, overlap, x, y, radius)
-
-
-class _Middle(random.Random):
-    """Always the middle: turns the grammar's random layout into its nominal one."""
-
-    def uniform(self, a: float, b: float) -> float:
-        return (a + b) / 2
 
 
 def _hues(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:

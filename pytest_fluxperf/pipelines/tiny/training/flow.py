@@ -8,20 +8,29 @@ frozen teacher with g told by the guidance embedding: ``guidance_scale`` works i
 from __future__ import annotations
 
 import copy
+import itertools
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .architecture import MAX_TOKENS, Networks, encode_text, image_ids, pack, tokenize
+from .architecture import MAX_TOKENS, Networks, image_ids, pack, tokenize, unpack
 from .schedule import Clock, cosine
 
 CAPTION_DROPOUT = 0.1
-TIMESTEP_SHIFT = 1.5
+TIMESTEP_SHIFT = 2.0
+TEXT_RATE = 0.1
+"""Learning rate of the text encoders, which can read already, as a fraction of the transformer's."""
+SAMPLING_SHIFT = 0.5
+"""Logarithm of the shift of sigmas that FLUX.1-dev's scheduler takes for 256 tokens (its ``base_shift``)."""
 GUIDANCE = (1.0, 6.0)
 """Range of guidance scales that the distillation teaches."""
 EMA_DECAY = 0.999
+
+Text = tuple[Tensor, Tensor]
+"""Pooled CLIP embedding (N, 128) and T5 sequence (N, MAX_TOKENS, 256)."""
 
 
 @dataclass
@@ -44,23 +53,19 @@ class Denoiser(nn.Module):
     def __init__(self, networks: Networks) -> None:
         super().__init__()
         self.transformer, self.clip, self.t5 = networks.transformer, networks.clip, networks.t5
-        self._networks = [networks]  # in a list, so that it is no submodule
-        self._run: list[Any] = []
-
-    def compile_transformer(self) -> None:
-        """Run the transformer compiled from now on (the text encoders are too small to gain)."""
-        self._run = [torch.compile(self.transformer, dynamic=False)]
+        self._tokenizers = (networks.clip_tokenizer, networks.t5_tokenizer)
 
     def forward(self, noisy: Tensor, t: Tensor, guidance: Tensor, clip_ids: Tensor, t5_ids: Tensor) -> Tensor:
         """Velocity (N, 256, 64)."""
-        pooled = self.clip(clip_ids).pooler_output
-        sequence = self.t5(t5_ids)[0]
-        return self.velocity(noisy, t, guidance, pooled, sequence)
+        return self.velocity(noisy, t, guidance, *self.read(clip_ids, t5_ids))
+
+    def read(self, clip_ids: Tensor, t5_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Pooled CLIP embedding (N, 128) and T5 sequence (N, MAX_TOKENS, 256), computed as FluxPipeline does."""
+        return self.clip(clip_ids).pooler_output, self.t5(t5_ids)[0]
 
     def velocity(self, noisy: Tensor, t: Tensor, guidance: Tensor, pooled: Tensor, sequence: Tensor) -> Tensor:
-        """Velocity from text that is encoded already."""
-        run = self._run[0] if self._run else self.transformer
-        out: Tensor = run(
+        """Velocity from text that is read already."""
+        out: Tensor = self.transformer(
             hidden_states=noisy,
             timestep=t,
             guidance=guidance,
@@ -72,10 +77,10 @@ class Denoiser(nn.Module):
         )[0]
         return out
 
-
-def null_ids(networks: Networks, device: str) -> tuple[Tensor, Tensor]:
-    """Token ids of the empty caption, (1, MAX_TOKENS) each."""
-    return tuple(tokenize(t, [""]).to(device) for t in (networks.clip_tokenizer, networks.t5_tokenizer))  # type: ignore[return-value]
+    def ids(self, captions: list[str], device: str) -> tuple[Tensor, Tensor]:
+        """CLIP's and T5's token ids, (N, MAX_TOKENS) each."""
+        clip, t5 = (tokenize(tokenizer, captions).to(device) for tokenizer in self._tokenizers)
+        return clip, t5
 
 
 def timesteps(size: int, generator: torch.Generator, device: str) -> Tensor:
@@ -87,18 +92,23 @@ def timesteps(size: int, generator: torch.Generator, device: str) -> Tensor:
 class Trainer:
     """State of one stage: model, its moving average, optimizer; saved and restored as a whole."""
 
-    def __init__(self, model: Denoiser, parameters: list[nn.Parameter], rate: float, seed: int, device: str) -> None:
+    def __init__(self, model: Denoiser, *, rate: float, text_rate: float, seed: int, device: str) -> None:
         self.model = model
         self.device = device
-        self.parameters = parameters
-        self.rate = rate
-        self.optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+        groups = [{"params": [*model.transformer.parameters()], "peak": rate}]
+        if text_rate:
+            groups.append({"params": [*model.clip.parameters(), *model.t5.parameters()], "peak": text_rate})
+        self.parameters = [parameter for group in groups for parameter in group["params"]]  # type: ignore[attr-defined]
+        self.optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
+        self._averaged: list[Tensor] = list(self.average.parameters())
+        self._moving: list[Tensor] = list(model.parameters())
         self.generator = torch.Generator(device=device).manual_seed(seed)
 
     def update(self, loss: Tensor, progress: float) -> None:
         """One optimizer step, and the moving average after it."""
-        self.optimizer.param_groups[0]["lr"] = self.rate * cosine(progress, warmup=0.02)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * cosine(progress, warmup=0.02)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
@@ -106,7 +116,7 @@ class Trainer:
         # a short memory at first, so that the average is not one of the initialization
         decay = min(EMA_DECAY, 1 - 1 / (10 + progress * 1e5))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+            torch._foreach_lerp_(self._averaged, self._moving, 1 - decay)
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on."""
@@ -125,13 +135,13 @@ class Trainer:
         self.generator.set_state(state["generator"].cpu())
 
 
-def pretrain(trainer: Trainer, data: Dataset, *, clock: Clock, batch: int) -> None:
+def pretrain(trainer: Trainer, data: Dataset, *, clock: Clock, batch: int, compiled: bool) -> None:
     """Flow matching, until the clock says stop."""
     model, device, generator = trainer.model, trainer.device, trainer.generator
     model.train()
-    empty_clip, empty_t5 = null_ids(model._networks[0], device)
+    run = torch.compile(model, dynamic=False) if compiled else model
+    empty_clip, empty_t5 = model.ids([""], device)
     guidance = torch.ones(batch, device=device)
-
     while clock.running():
         x, clip_ids, t5_ids = data.batch(batch, generator)
         drop = torch.rand(batch, 1, generator=generator, device=device) < CAPTION_DROPOUT
@@ -139,40 +149,69 @@ def pretrain(trainer: Trainer, data: Dataset, *, clock: Clock, batch: int) -> No
         noise = torch.randn(x.shape, generator=generator, device=device)
         t = timesteps(batch, generator, device)
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device != "cpu"):
-            predicted = model(torch.lerp(x, noise, t[:, None, None]), t, guidance, clip_ids, t5_ids)
+            predicted = run(torch.lerp(x, noise, t[:, None, None]), t, guidance, clip_ids, t5_ids)
         loss = (predicted.float() - (noise - x)).square().mean()
         trainer.update(loss, clock.progress)
         clock.tick(loss)
 
 
-def distil(trainer: Trainer, teacher: Denoiser, data: Dataset, *, clock: Clock, batch: int) -> None:
-    """Teach the guidance embedding what classifier-free guidance of the teacher does, until the clock says stop."""
+def guided(model: Denoiser, noisy: Tensor, t: Tensor, scale: Tensor, text: Text, null: Text) -> Tensor:
+    """Velocity under classifier-free guidance by ``scale`` (N), of a model that has not learned to be told it."""
+    both = model.velocity(
+        torch.cat([noisy, noisy]),
+        torch.cat([t, t]),
+        torch.ones_like(torch.cat([t, t])),
+        *(torch.cat([one, other.expand_as(one)]) for one, other in zip(text, null, strict=True)),
+    )
+    captioned, without = both.float().chunk(2)
+    return without + scale[:, None, None] * (captioned - without)
+
+
+def distil(trainer: Trainer, teacher: Denoiser, data: Dataset, *, clock: Clock, batch: int, compiled: bool) -> None:
+    """Teach the guidance embedding what classifier-free guidance of the teacher does, until the clock says stop.
+
+    The transformer alone learns; it shares its frozen text encoders with the teacher.
+    """
     model, device, generator = trainer.model, trainer.device, trainer.generator
     model.train()
-    networks = model._networks[0]
-    empty_clip, empty_t5 = null_ids(networks, device)
-    ones = torch.ones(2 * batch, device=device)
+    ask = torch.compile(guided, dynamic=False) if compiled else guided
+    run = torch.compile(Denoiser.velocity, dynamic=False) if compiled else Denoiser.velocity
     low, high = GUIDANCE
+    with torch.no_grad():
+        null = teacher.read(*model.ids([""], device))
     while clock.running():
         x, clip_ids, t5_ids = data.batch(batch, generator)
         noise = torch.randn(x.shape, generator=generator, device=device)
         t = timesteps(batch, generator, device)
-        g = low + (high - low) * torch.rand(batch, generator=generator, device=device)
+        scale = low + (high - low) * torch.rand(batch, generator=generator, device=device)
         noisy = torch.lerp(x, noise, t[:, None, None])
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device != "cpu"):
             with torch.no_grad():
-                pooled, sequence = encode_text(networks, clip_ids, t5_ids)
-                null_pooled, null_sequence = encode_text(networks, empty_clip, empty_t5)
-                both = teacher.velocity(
-                    torch.cat([noisy, noisy]),
-                    torch.cat([t, t]),
-                    ones,
-                    torch.cat([pooled, null_pooled.expand_as(pooled)]),
-                    torch.cat([sequence, null_sequence.expand_as(sequence)]),
-                )
-                with_caption, without = both.float().chunk(2)
-                wanted = without + g[:, None, None] * (with_caption - without)
-            predicted = model.velocity(noisy, t, g, pooled, sequence)
+                text = teacher.read(clip_ids, t5_ids)
+                wanted = ask(teacher, noisy, t, scale, text, null)
+            predicted = run(model, noisy, t, scale, *text)
         loss = (predicted.float() - wanted).square().mean()
         trainer.update(loss, clock.progress)
         clock.tick(loss)
+
+
+@torch.no_grad()
+def generate(model: Denoiser, captions: list[str], *, scale: float, told: bool, steps: int, device: str) -> Tensor:
+    """Normalized latents (N, 16, 32, 32) of captions, by the pipeline's own schedule of sigmas.
+
+    ``told`` says whether the model has learned to be told the guidance scale; otherwise it is applied.
+    """
+    text, null = (model.read(*model.ids(words, device)) for words in (captions, [""]))
+    n = len(captions)
+    noise = torch.randn(n, 16, 32, 32, generator=torch.Generator().manual_seed(0)).to(device)
+    x = pack(noise)
+    sigmas = torch.cat([torch.linspace(1, 1 / steps, steps), torch.zeros(1)])
+    shift = math.exp(SAMPLING_SHIFT)
+    sigmas = shift * sigmas / (1 + (shift - 1) * sigmas)
+    scales = torch.full((n,), scale, device=device)
+    for now, then in itertools.pairwise(sigmas.tolist()):
+        t = torch.full((n,), now, device=device)
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=device != "cpu"):
+            velocity = model.velocity(x, t, scales, *text) if told else guided(model, x, t, scales, text, null)
+        x = x + (then - now) * velocity.float()
+    return unpack(x)

@@ -84,7 +84,7 @@ def caption(scene: Scene) -> str:
     return f"{objects} on {article} {scene.pattern} {scene.background} background"
 
 
-_THING = re.compile(rf"\ban? ({'|'.join(SIZES)}) ({'|'.join(COLORS)}) ({'|'.join(SHAPES)})\b")
+THING = re.compile(rf"\ban? ({'|'.join(SIZES)}) ({'|'.join(COLORS)}) ({'|'.join(SHAPES)})\b")
 _BACKGROUND = re.compile(rf" on an? ({'|'.join(PATTERNS)}) ({'|'.join(BACKGROUNDS)}) background$")
 
 
@@ -95,7 +95,7 @@ def parse(prompt: str) -> Scene:
         ValueError: the prompt is not of the grammar.
     """
     background = _BACKGROUND.search(prompt)
-    things = tuple(Thing(*words) for words in _THING.findall(prompt))
+    things = tuple(Thing(*words) for words in THING.findall(prompt))
     if background and things:
         for arrangement in (*PLACES, *RELATIONS, *ROWS):
             scene = Scene(things, arrangement, *background.groups())
@@ -111,8 +111,8 @@ def _caption_if_valid(scene: Scene) -> str | None:
 
 
 def sample(rng: random.Random) -> Scene:
-    """A random scene: 30 % have one object, 40 % two, 30 % three."""
-    count = rng.choices((1, 2, 3), (0.3, 0.4, 0.3))[0]
+    """A random scene: 40 % have one object, 40 % two, 20 % three."""
+    count = rng.choices((1, 2, 3), (0.4, 0.4, 0.2))[0]
     things = tuple(Thing(rng.choice(tuple(SIZES)), color, rng.choice(SHAPES)) for color in rng.sample(COLORS, count))
     arrangements = (tuple(PLACES), RELATIONS, ("above", "below", *ROWS, *ROWS))[count - 1]
     return Scene(things, rng.choice(arrangements), rng.choice(PATTERNS), rng.choice(BACKGROUNDS))
@@ -187,6 +187,18 @@ def _centres(scene: Scene, rng: random.Random) -> list[tuple[float, float]]:
         return jittered([(128.0, 48.0), (128.0, 128.0), (128.0, 208.0)], 2.5, 48, 0)
     one, two = (76.0, 176.0) if arrangement == "above" else (180.0, 80.0)
     return jittered([(128.0, one), (76.0, two), (180.0, two)], 6, 8, 8)
+
+
+class _Middle(random.Random):
+    """Always the middle: turns the random layout into its nominal one."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return (a + b) / 2
+
+
+def nominal_centres(scene: Scene) -> list[tuple[float, float]]:
+    """Where the scene's things are before any jitter, in pixels."""
+    return _centres(scene, _Middle())
 
 
 def lay_out(scene: Scene, rng: random.Random) -> Layout:

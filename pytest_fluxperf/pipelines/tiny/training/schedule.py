@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import Tensor
+
+CHECKPOINT_S = 90.0
+"""What an interruption costs at most."""
 
 
 def cosine(progress: float, warmup: float) -> float:
@@ -21,6 +25,7 @@ class Clock:
     """A stage of a fixed number of steps that may be spread over several sittings.
 
     ``deadline`` (``time.monotonic``) ends the sitting; :meth:`done` tells whether the stage itself has ended.
+    ``checkpoint`` is called every :data:`CHECKPOINT_S` seconds, between two steps.
     """
 
     name: str
@@ -30,6 +35,8 @@ class Clock:
     every: int = 200
     losses: list[Tensor] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
+    checkpoint: Callable[[], None] = lambda: None
+    kept: float = field(default_factory=time.monotonic)
 
     @property
     def progress(self) -> float:
@@ -54,3 +61,6 @@ class Clock:
             elapsed = time.monotonic() - self.started
             print(f"{self.name} {self.step}/{self.total} loss {mean:.4f} {elapsed:.0f} s", flush=True)
             self.losses.clear()
+        if time.monotonic() - self.kept > CHECKPOINT_S:
+            self.checkpoint()
+            self.kept = time.monotonic()

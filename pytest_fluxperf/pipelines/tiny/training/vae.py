@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,16 +35,16 @@ def held_out_rows(count: int) -> Tensor:
     return encode([scenes.lay_out(scene, rng) for scene in scenes.held_out_scenes(count)])
 
 
-def loss_of(vae: nn.Module, pictures: Tensor) -> Tensor:
+def loss_of(vae: Any, pictures: Tensor) -> Tensor:
     """Mean loss of a batch of pictures (N, 3, H, W) in [-1, 1]."""
-    posterior = vae.encode(pictures).latent_dist  # type: ignore[operator]
-    decoded = vae.decode(posterior.sample(), return_dict=False)[0]  # type: ignore[operator]
+    posterior = vae.encode(pictures).latent_dist
+    decoded = vae.decode(posterior.sample(), return_dict=False)[0]
     difference = decoded.float() - pictures
     loss: Tensor = difference.abs().mean() + 0.5 * difference.square().mean() + KL_WEIGHT * posterior.kl().mean()
     return loss
 
 
-def train(vae: nn.Module, rows: Tensor, *, clock: Clock, batch: int, rate: float, device: str, compiled: bool) -> None:
+def train(vae: Any, rows: Tensor, *, clock: Clock, batch: int, rate: float, device: str, compiled: bool) -> None:
     """Train in place until the clock says stop; ``rows`` are encoded layouts that batches are drawn from."""
     vae.to(device).train()
     rows = rows.to(device)
@@ -65,30 +66,38 @@ def train(vae: nn.Module, rows: Tensor, *, clock: Clock, batch: int, rate: float
 
 
 @torch.no_grad()
-def psnr(vae: nn.Module, rows: Tensor, device: str, batch: int = 64) -> float:
+def psnr(vae: Any, rows: Tensor, device: str, batch: int = 64) -> float:
     """Mean PSNR in dB of reconstructions from the posterior's mode, in float32."""
     values = []
     for part in rows.split(batch):
         pictures = render(part.to(device))
-        posterior = vae.encode(pictures * 2 - 1).latent_dist  # type: ignore[operator]
-        decoded = vae.decode(posterior.mode(), return_dict=False)[0].clamp(-1, 1) / 2 + 0.5  # type: ignore[operator]
+        posterior = vae.encode(pictures * 2 - 1).latent_dist
+        decoded = vae.decode(posterior.mode(), return_dict=False)[0].clamp(-1, 1) / 2 + 0.5
         values.append(-10 * (decoded - pictures).square().mean(dim=(1, 2, 3)).log10())
     return float(torch.cat(values).mean())
 
 
 @torch.no_grad()
-def encode_all(vae: nn.Module, rows: Tensor, device: str, batch: int = 256) -> Tensor:
+def encode_all(vae: Any, rows: Tensor, device: str, batch: int = 256) -> Tensor:
     """Latents (N, 16, 32, 32) of the posterior's mode, in bfloat16 on the device."""
     parts = []
     for part in rows.split(batch):
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device != "cpu"):
-            parts.append(vae.encode(render(part.to(device)) * 2 - 1).latent_dist.mode().to(torch.bfloat16))  # type: ignore[operator]
+            parts.append(vae.encode(render(part.to(device)) * 2 - 1).latent_dist.mode().to(torch.bfloat16))
     return torch.cat(parts)
 
 
-def normalize(vae: nn.Module, latents: Tensor) -> Tensor:
+@torch.no_grad()
+def decode(vae: Any, latents: Tensor) -> Tensor:
+    """Pictures (N, 3, 256, 256) in [0, 1] of normalized latents."""
+    scaled = latents / vae.config.scaling_factor + vae.config.shift_factor
+    pictures: Tensor = vae.decode(scaled, return_dict=False)[0].float()
+    return (pictures / 2 + 0.5).clamp(0, 1)
+
+
+def normalize(vae: Any, latents: Tensor) -> Tensor:
     """Set the VAE's shift and scaling factor so that latents have mean 0 and deviation 1; return them so."""
     sample = latents[:4096].float()
     shift, scale = float(sample.mean()), 1 / float(sample.std())
-    vae.register_to_config(shift_factor=round(shift, 6), scaling_factor=round(scale, 6))  # type: ignore[operator]
+    vae.register_to_config(shift_factor=round(shift, 6), scaling_factor=round(scale, 6))
     return (latents - shift) * scale

@@ -1,0 +1,125 @@
+"""What repeats: the coefficient of variation within a process, and the shift of medians between processes.
+
+    python benchmarks/repeatability.py [--processes 5] [--samples 5] [--recipes fp32,compile]
+    python benchmarks/repeatability.py --model flux-dev@random --steps 8 --samples 4     # on a GPU
+    python benchmarks/repeatability.py --from RESULTS.json RESULTS.json ...              # sessions of the suite
+
+docs/gate.md takes its prior tau0 and the noise of a process from these figures. Latencies are paired by prompt, so
+that prompts that differ do not count as noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+from common import Machine, in_process, options, report
+
+GPU = "bf16,bf16+cudnn+compile,bf16+cudnn+fp8+compile"
+CPU = "fp32,fp32+fora"
+
+
+def run(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Latencies of every recipe in this process."""
+    machine = Machine(chosen)
+    latencies: dict[str, list[float]] = {}
+    for text in chosen.recipes.split(","):
+        prepared = machine.acquire(text)
+        for _ in range(2):
+            machine.generate(prepared)
+        latencies[str(prepared.recipe)] = [machine.generate(prepared, index) for index in range(chosen.samples)]
+        prepared.release()
+    return machine.facts() | {"latencies": latencies}
+
+
+def read(paths: list[Path]) -> list[dict[str, list[float]]]:
+    """The same from sessions of the suite: recipe → latencies."""
+    return [
+        {
+            result["recipe"]: [generation["latency_s"] for generation in result["measurement"]["generations"]]
+            for result in json.loads(path.read_text())["results"]
+            if result["recipe"] and not result["measurement"].get("problems")
+        }
+        for path in paths
+    ]
+
+
+def analyse(sessions: list[dict[str, list[float]]]) -> list[dict[str, Any]]:
+    """One row a recipe that every session measured with as many prompts; spreads are of log latency."""
+    rows = []
+    for recipe in sorted(set.intersection(*(set(session) for session in sessions))):
+        runs = [[math.log(value) for value in session[recipe]] for session in sessions]
+        prompts = min(map(len, runs))
+        runs = [values[:prompts] for values in runs]
+        centres = [statistics.median(values[i] for values in runs) for i in range(prompts)]
+        shifts = [statistics.median(x - c for x, c in zip(values, centres, strict=True)) for values in runs]
+        within = [
+            [x - c - shift for x, c in zip(values, centres, strict=True)]
+            for values, shift in zip(runs, shifts, strict=True)
+        ]
+        medians = [math.exp(statistics.median(values)) for values in runs]
+        rows.append(
+            {
+                "recipe": recipe,
+                "processes": len(runs),
+                "n": prompts,
+                "p50_s": statistics.median(medians),
+                "within_cv": statistics.median(statistics.stdev(values) for values in within) if prompts > 1 else None,
+                "between_sd": statistics.stdev(shifts) if len(shifts) > 1 else None,
+                "between_range": max(shifts) - min(shifts),
+                "medians_s": medians,
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--recipes", default=None, metavar="LIST", help="separated by commas between recipes")
+    parser.add_argument("--processes", type=int, default=5)
+    parser.add_argument("--samples", type=int, default=5)
+    parser.add_argument("--from", dest="recorded", type=Path, nargs="+", metavar="RESULTS.json")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.recipes is None and not chosen.recorded:
+        import torch
+
+        on_cpu = (chosen.device or ("cuda" if torch.cuda.is_available() else "cpu")) == "cpu"
+        chosen.recipes = CPU if on_cpu else GPU
+    if chosen.here:
+        print(json.dumps(run(chosen)))
+        return
+    facts: dict[str, Any] = {}
+    if chosen.recorded:
+        sessions = read(chosen.recorded)
+    else:
+        sessions = []
+        arguments = ["--here", "--model", chosen.model, "--recipes", chosen.recipes, "--samples", str(chosen.samples)]
+        for name in ("device", "size", "steps"):
+            if (value := getattr(chosen, name)) is not None:
+                arguments += [f"--{name}", str(value)]
+        for number in range(chosen.processes):
+            told = in_process("repeatability.py", arguments)
+            sessions.append(told.pop("latencies"))
+            facts = told
+            print(
+                f"process {number + 1}: " + ", ".join(f"{v:.4f}" for v in map(statistics.median, sessions[-1].values()))
+            )
+            report(chosen, {**facts, "latencies": sessions, "rows": analyse(sessions)})
+    rows = analyse(sessions)
+    report(chosen, {**facts, "latencies": sessions, "rows": rows})
+    for row in rows:
+        within = "-" if row["within_cv"] is None else f"{row['within_cv']:.2%}"
+        between = "-" if row["between_sd"] is None else f"{row['between_sd']:.2%}"
+        print(
+            f"{row['recipe']:<44} p50 {row['p50_s']:.4f} s, within {within}, between {between} "
+            f"(range {row['between_range']:.2%}; {row['processes']} processes, n={row['n']} each)"
+        )
+
+
+if __name__ == "__main__":
+    main()

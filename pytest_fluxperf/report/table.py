@@ -1,0 +1,165 @@
+"""The table of recipes, as Markdown: what was measured in one or more sessions, published figures beside it.
+
+Sessions of the same GPU and workload are put together: a figure is the median over all their generations, with the
+number of generations and of sessions beside it.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pytest_fluxperf.baseline.environment import STACK
+from pytest_fluxperf.baseline.published import Published, matching
+from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.results import Environment, Generation, Hardware, Result, RunDocument, Workload
+
+BEGIN, END = "<!-- fluxperf table: begin -->", "<!-- fluxperf table: end -->"
+"""Lines of a Markdown file between which :func:`write_into` puts the tables."""
+
+HEADER = (
+    "| recipe | p50 s | speed-up | computed steps | peak GiB | ready after s | n (sessions) | published |",
+    "|---|---:|---:|---:|---:|---:|---:|---|",
+)
+
+
+@dataclass
+class _Row:
+    """One recipe's results in all sessions."""
+
+    results: list[Result] = field(default_factory=list)
+    sessions: set[str] = field(default_factory=set)
+
+    @property
+    def made(self) -> list[Generation]:
+        return [generation for result in self.results for generation in result.measurement.generations]
+
+    @property
+    def p50_s(self) -> float:
+        return statistics.median(generation.latency_s for generation in self.made)
+
+
+@dataclass
+class _Table:
+    hardware: Hardware
+    workload: Workload
+    environment: Environment
+    rows: dict[str, _Row] = field(default_factory=dict)
+    caveats: dict[str, None] = field(default_factory=dict)
+
+
+def recipe_tables(documents: Iterable[RunDocument], published: Sequence[Published] = ()) -> str:
+    """A table for every GPU and workload among the documents, recipes in the order of their speed.
+
+    Broken and invalid results are left out. Raises :class:`FluxPerfError` when nothing is left.
+    """
+    tables: dict[tuple[str, str], _Table] = {}
+    for document in documents:
+        for result in document.results:
+            if result.recipe is None or result.judgement.verdict in ("broken", "invalid"):
+                continue
+            key = (document.hardware.name, result.workload.digest)
+            table = tables.setdefault(key, _Table(document.hardware, result.workload, document.environment))
+            table.caveats |= dict.fromkeys(document.warnings) if result.workload.model.endswith("@random") else {}
+            row = table.rows.setdefault(result.recipe, _Row())
+            row.results.append(result)
+            row.sessions.add(document.session)
+    if not tables:
+        raise FluxPerfError("no measured recipe is among these results")
+    return "\n\n".join("\n".join(_rendered(table, published)) for table in tables.values()) + "\n"
+
+
+def write_into(path: Path, tables: str) -> None:
+    """Replace what stands between the lines :data:`BEGIN` and :data:`END` of a file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise FluxPerfError(f"{path}: cannot be read: {error.strerror}") from None
+    parts = re.split(f"({re.escape(BEGIN)}|{re.escape(END)})", text)
+    if parts[1::2] != [BEGIN, END]:
+        raise FluxPerfError(f"{path}: must hold the lines '{BEGIN}' and '{END}' once, in this order")
+    parts[2] = f"\n{tables}"
+    path.write_text("".join(parts), encoding="utf-8")
+
+
+def _rendered(table: _Table, published: Sequence[Published]) -> Iterable[str]:
+    w = table.workload
+    packages = ", ".join(
+        f"{name} {table.environment.packages[name]}" for name in STACK[:6] if name in table.environment.packages
+    )
+    size = f"{w.width}×{w.height}"
+    yield f"**{table.hardware.name}, {w.model}, {size}, {w.steps} steps, guidance {w.guidance:g}** ({packages})"
+    yield ""
+    yield from HEADER
+    references = {result.reference for row in table.rows.values() for result in row.results}
+    for recipe, row in sorted(table.rows.items(), key=lambda pair: -pair[1].p50_s):
+        reference = row.results[-1].reference
+        base = table.rows.get(reference)
+        speedup = f"{base.p50_s / row.p50_s:.2f}×" if base else "–"
+        yield (
+            "| "
+            + " | ".join(
+                [
+                    f"`{recipe}`",
+                    f"{row.p50_s:.3f}",
+                    speedup,
+                    _steps(row, w.steps),
+                    _memory(row, base),
+                    _ready(row),
+                    f"{len(row.made)} ({len(row.sessions)})",
+                    _published(matching(published, recipe, w)),
+                ]
+            )
+            + " |"
+        )
+    yield ""
+    named = ", ".join(f"`{name}`" for name in sorted(references & set(table.rows)))
+    yield (
+        f"Speed-up{'s are over ' + named if named else ': no reference was measured'}. Ready after: loading or "
+        "switching, and the first picture, in the slowest session. Published: seconds and speed-up over the source's "
+        "own base, on the GPU named; see baselines/published for sources and what to know of them."
+    )
+    for caveat in table.caveats:
+        yield f"\n{caveat[0].upper()}{caveat[1:]}."
+
+
+def _steps(row: _Row, steps: int) -> str:
+    counts = [made.computed_steps for made in row.made if made.computed_steps is not None]
+    if not counts:
+        return "–"
+    mean = statistics.mean(counts)
+    return f"{mean:.0f} of {steps}" if mean == int(mean) else f"{mean:.1f} of {steps}"
+
+
+def _memory(row: _Row, base: _Row | None) -> str:
+    peak, other = _peak(row), _peak(base) if base else None
+    if peak is None:
+        return "–"
+    change = f" ({peak / other - 1:+.0%})" if other and base is not row else ""
+    return f"{peak / 1024:.1f}{change}"
+
+
+def _peak(row: _Row) -> float | None:
+    peaks = [r.measurement.peak_memory_mib for r in row.results if r.measurement.peak_memory_mib is not None]
+    return statistics.median(peaks) if peaks else None
+
+
+def _ready(row: _Row) -> str:
+    times = [
+        (r.measurement.prepare_s or 0.0) + r.measurement.warmup_s[0] for r in row.results if r.measurement.warmup_s
+    ]
+    return f"{max(times):.1f}" if times else "–"
+
+
+def _published(found: Sequence[Published]) -> str:
+    cells = []
+    for entry in found:
+        seconds = "" if entry.seconds is None else f"{entry.seconds:g} s"
+        speedup = "" if entry.figure.speedup is None else f"{entry.figure.speedup:.2f}×"
+        estimate = "" if entry.figure.measured else ", estimated"
+        n = "" if entry.figure.n is None else f", n={entry.figure.n}"
+        cells.append(f"{' '.join(filter(None, (seconds, speedup)))} ({entry.table.gpu.upper()}{n}{estimate})")
+    return "; ".join(cells)

@@ -1,0 +1,148 @@
+"""Why it moved: the first line names the cause."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import records as make
+
+from pytest_fluxperf.gate.policy import Policy
+from pytest_fluxperf.gate.verdict import UNEXPLAINED, judge
+from pytest_fluxperf.results import Baseline, Judgement, Kernel, KernelTable, Measurement, Telemetry
+
+SEEN = {
+    "attention": ["native"],
+    "ran_attention": ["cudnn"],
+    "ran_matmul_dtypes": ["bfloat16"],
+    "ran_casts": 12,
+    "ran_compiled_regions": 57,
+    "weight_dtypes": ["bfloat16"],
+    "compiled_graphs": 3,
+    "graph_breaks": 0,
+}
+
+
+def kernels(latency: float = 2.0, **families: float) -> KernelTable:
+    rows = tuple(Kernel(family=name, calls=57, time_s=seconds) for name, seconds in families.items())
+    return KernelTable(device="cuda", kernels=rows, busy_s=sum(families.values()), latency_s=latency)
+
+
+def judged(
+    now: dict[str, Any] | None = None, *, stored: Baseline | None = None, slowdown: float = 0.2, **changes: Any
+) -> Judgement:
+    """The judgement of a run 20 % slower, whose facts differ from ``SEEN`` by ``now``."""
+    measured = make.measurement([s * (1 + slowdown) for s in make.latencies()], facts=SEEN | (now or {}), **changes)
+    return _judge(measured, baseline() if stored is None else stored)
+
+
+def baseline(facts: dict[str, Any] | None = None, **changes: Any) -> Baseline:
+    measured = make.measurement(facts=SEEN if facts is None else facts)
+    return make.baseline(*(make.run(measured, session=f"s{r}", **changes) for r in range(3)))
+
+
+def test_an_attention_kernel_that_fell_back_leads() -> None:
+    found = judged({"ran_attention": ["math"], "ran_casts": 300, "ran_matmul_dtypes": ["bfloat16", "float32"]})
+    assert found.verdict == "regressed"
+    assert found.attribution[0] == "attention kernels that ran cudnn → math (asked for: nothing, torch chooses)"
+    assert "attention kernels that ran cudnn → math" in found.message
+    asked = judged({"ran_attention": ["math"], "attention_asked": "_native_cudnn"})
+    assert asked.attribution[0].endswith("(asked for: _native_cudnn)")
+
+
+def test_a_compile_that_is_gone_leads_over_what_it_changes() -> None:
+    found = judged({"ran_compiled_regions": 0, "compiled_graphs": 0, "ran_casts": 300})
+    assert found.attribution[0] == "nothing runs compiled any more: compiled regions a step 57 → 0"
+
+
+def test_more_graph_breaks_are_a_cause_and_fewer_are_none() -> None:
+    assert judged({"graph_breaks": 4}).attribution[0] == "graph breaks 0 → 4"
+    fewer = judged(stored=baseline(SEEN | {"graph_breaks": 4}))
+    assert not any("graph breaks" in clause for clause in fewer.attribution)
+
+
+def test_casts_and_dtypes_are_named() -> None:
+    assert judged({"ran_casts": 69}).attribution[0] == "casts between dtypes a step 12 → 69"
+    found = judged({"ran_matmul_dtypes": ["float32"], "ran_casts": 69})
+    assert found.attribution[0] == "dtypes of matrix products bfloat16 → float32"
+
+
+def test_a_step_that_was_not_watched_says_nothing() -> None:
+    unwatched = {k: v for k, v in SEEN.items() if not k.startswith("ran_") and k != "weight_dtypes"}
+    found = judged(stored=baseline(unwatched))
+    assert not any("absent" in clause for clause in found.attribution)
+
+
+def test_a_cache_that_answers_nothing_leads() -> None:
+    found = judged({"ran_casts": 13}, computed=[28] * make.N)
+    assert found.attribution[0] == "the step cache answers nothing: computed steps 14 → 28 an image, all of them"
+    fewer_hits = judged(computed=[20] * make.N)
+    assert not any("answers nothing" in clause for clause in fewer_hits.attribution)
+
+
+def test_kernels_take_the_difference_apart() -> None:
+    stored = baseline(kernels=kernels(gemm=1.5, cudnn_sdpa=0.4))
+    found = judged(stored=stored, kernels=kernels(2.4, gemm=1.5, softmax=0.8))
+    assert found.kernels is not None
+    assert [(c.family, c.change) for c in found.kernels.changes] == [
+        ("softmax", "appeared"),
+        ("cudnn_sdpa", "vanished"),
+    ]
+    assert found.attribution[0].startswith("kernel softmax appeared (57 calls): +800 of +40")
+
+
+def test_a_device_that_waits_is_no_kernels_fault() -> None:
+    stored = baseline(kernels=kernels(gemm=1.9))
+    found = judged(stored=stored, kernels=kernels(2.4, gemm=1.9))
+    assert found.attribution[0].startswith("time outside of kernels +0.4 s of +0.4")
+    assert any(clause.startswith("the device was busy 79% of the time") for clause in found.attribution)
+
+
+def test_one_profile_explains_nothing() -> None:
+    assert judged(kernels=kernels(2.4, gemm=2.0)).kernels is None
+    assert judged(stored=baseline(kernels=kernels(gemm=2.0))).kernels is None
+
+
+def test_the_device_and_its_clock_are_compared_with_the_baselines() -> None:
+    base = make.measurement([s * 1.2 for s in make.latencies()])
+    made = tuple(msgspec.structs.replace(g, device_busy_s=0.93 * g.wall_s) for g in base.generations)
+
+    def clauses(telemetry: Telemetry, **stored: Any) -> tuple[str, ...]:
+        measured = msgspec.structs.replace(base, generations=made, facts=SEEN, telemetry=telemetry)
+        return _judge(measured, baseline(**stored)).attribution
+
+    slow = clauses(Telemetry(sm_clock_mhz=1410), device_busy=0.99, sm_clock_mhz=1980)
+    assert "the device was busy 93% of the time, 99% in the baseline: the host holds it back" in slow
+    assert "SM clock 1980 → 1410 MHz" in slow
+    same = clauses(Telemetry(sm_clock_mhz=1965), device_busy=0.94, sm_clock_mhz=1980)
+    assert not any("busy" in clause or "clock" in clause for clause in same)
+
+
+def test_a_regression_without_a_recorded_cause_says_so() -> None:
+    bare = make.measurement([s * 1.2 for s in make.latencies()], facts=SEEN)
+    made = tuple(
+        msgspec.structs.replace(g, text_encode_s=None, denoise_s=None, decode_s=None) for g in bare.generations
+    )
+    found = _judge(msgspec.structs.replace(bare, generations=made), baseline())
+    assert found.verdict == "regressed"
+    assert found.attribution == (UNEXPLAINED,)
+
+
+def test_broken_results_name_what_differs() -> None:
+    found = judged({"compiled_graphs": 0, "ran_compiled_regions": 0}, problems=("compile was asked for, but ...",))
+    assert found.verdict == "broken"
+    assert found.attribution[0] == "nothing runs compiled any more: compiled regions a step 57 → 0"
+
+
+def _judge(measured: Measurement, stored: Baseline) -> Judgement:
+    return judge(
+        measured,
+        make.quality(),
+        stored,
+        Policy.of(),
+        hardware=make.H100,
+        environment=make.ENVIRONMENT,
+        workload=make.workload(),
+        recipe=make.RECIPE,
+        reference=make.REFERENCE,
+    )

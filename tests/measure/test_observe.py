@@ -1,0 +1,106 @@
+"""What one step really ran: attention kernels, dtypes, casts and compiled regions, eager and compiled."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+
+from pytest_fluxperf.measure.observe import Observation, first_step
+
+
+class Block(torch.nn.Module):
+    def __init__(self, dtype):
+        super().__init__()
+        self.linear = torch.nn.Linear(16, 16, dtype=dtype)
+        self.upcast = False
+
+    def forward(self, x):
+        x = self.linear(x)
+        if self.upcast:
+            x = x.to(torch.float64).abs().to(x.dtype)
+        q = x.view(1, 2, -1, 8)
+        return x + scaled_dot_product_attention(q, q, q).reshape(x.shape)
+
+
+class Transformer(torch.nn.Module):
+    def __init__(self, dtype=torch.float32):
+        super().__init__()
+        self.blocks = torch.nn.ModuleList([Block(dtype) for _ in range(3)])
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+@torch.no_grad()
+def observe(transformer, calls=1, dtype=torch.float32):
+    observation = Observation()
+    with first_step(transformer, observation):
+        for _ in range(calls):
+            transformer(torch.ones(1, 4, 16, dtype=dtype))
+    return observation.facts
+
+
+def test_the_kernel_that_ran_is_named():
+    module = Transformer()
+    assert observe(module)["ran_attention"] == ["flash"]
+    with sdpa_kernel(SDPBackend.MATH):
+        assert observe(module)["ran_attention"] == ["math"]
+
+
+def test_only_the_first_step_is_watched():
+    module = Transformer()
+    module.blocks[0].upcast = True
+    assert observe(module, calls=3)["ran_casts"] == 2
+    assert not module._forward_hooks
+    assert not module._forward_pre_hooks
+
+
+def test_an_upcast_in_every_block_is_counted():
+    module = Transformer()
+    before = observe(module)["ran_casts"]
+    for block in module.blocks:
+        block.upcast = True
+    assert observe(module)["ran_casts"] == before + 6
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(torch.float32, "float32"), (torch.bfloat16, "bfloat16")])
+def test_dtypes_of_products_and_weights(dtype, name):
+    facts = observe(Transformer(dtype), dtype=dtype)
+    assert facts["ran_matmul_dtypes"] == [name]
+    assert facts["weight_dtypes"] == [name]
+
+
+def test_compiled_blocks_are_seen_and_not_compiled_again():
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    module = Transformer()
+    for block in module.blocks:
+        block.forward = torch.compile(block.forward, fullgraph=True, backend="aot_eager")
+    observe(module)
+    graphs = counters["stats"]["unique_graphs"]
+    facts = observe(module)
+    assert facts["ran_compiled_regions"] == 3
+    assert facts["ran_attention"] == ["flash"]
+    assert facts["ran_matmul_dtypes"] == ["float32"]
+    assert counters["stats"]["unique_graphs"] == graphs
+    torch._dynamo.reset()
+
+
+def test_a_step_that_raises_leaves_no_profiler_behind():
+    module = Transformer()
+    with pytest.raises(RuntimeError), first_step(module, Observation()):
+        module(torch.ones(1, 4, 3))
+    assert not torch._C._autograd._profiler_enabled()
+    assert observe(module)["ran_attention"] == ["flash"]
+
+
+def test_a_users_own_profiler_is_left_alone():
+    module = Transformer()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as theirs:
+        assert observe(module) == {}
+    assert any(event.name() == "aten::addmm" for event in theirs.profiler.kineto_results.events())
