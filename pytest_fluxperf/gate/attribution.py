@@ -25,7 +25,10 @@ _PHASES: tuple[tuple[Phase, str], ...] = (
 )
 
 LEAST_SHARE = 0.10
-"""A phase with less than this share of the change is not named."""
+"""A phase or a family of kernels with less than this share of the change is not named."""
+
+LEADING_SHARE = 1 / 3
+"""A family of kernels that explains this much of the change is named before the phases."""
 
 LEAST_CHANGE = 0.005
 """Below this relative change of the latency its parts are noise."""
@@ -81,13 +84,17 @@ def attribute(
     # A compile cache that was cold is a circumstance more often than a cause.
     causes = [clause for clause in facts if not clause.startswith("inductor")]
     circumstances = [clause for clause in facts if clause.startswith("inductor")]
+    parts = sorted(_kernels(kernels), reverse=True)
+    leading = [clause for share, clause in parts if share >= LEADING_SHARE]  # a kernel says more than its phase
+    minor = [clause for share, clause in parts if LEAST_SHARE <= share < LEADING_SHARE]
     phases = [clause for _, clause in sorted(_phases(measurement, baseline, relative), reverse=True)]
     machine = [*_machine(measurement, baseline), *circumstances]
     return (
         *_cache(measurement, baseline),
         *causes,
-        *_kernels(kernels),
+        *leading,
         *phases,
+        *minor,
         *machine,
         *_packages(baseline, environment),
     )
@@ -155,14 +162,15 @@ def _facts(measurement: Measurement, baseline: Baseline) -> Iterator[str]:
         yield clause
 
 
-def _kernels(found: KernelDiff | None) -> Iterator[str]:
-    """The family of kernels that explains most of the change, and a device that waited."""
+def _kernels(found: KernelDiff | None) -> Iterator[tuple[float, str]]:
+    """``(share of the change, clause)`` of the kernels that explain most of it, and of a device that waited."""
     if found is None:
         return
-    if text := headline(found):
-        yield text
-    if found.idle_s is not None and found.idle_s / (found.difference_s or math.inf) >= LEAST_SHARE:
-        yield f"time outside of kernels {found.idle_s:+.3g} s of {found.difference_s:+.3g} s an image"
+    if top := headline(found):
+        yield top
+    if found.idle_s is not None and found.difference_s:
+        text = f"time outside of kernels {found.idle_s:+.3g} s of {found.difference_s:+.3g} s an image"
+        yield found.idle_s / found.difference_s, text
 
 
 def _flat(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
