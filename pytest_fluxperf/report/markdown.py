@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pytest_fluxperf.report.differences import Difference
 from pytest_fluxperf.report.text import memory, number, percent, seconds, shorten, steps, visible
 from pytest_fluxperf.report.view import Overview, Row, overview
-from pytest_fluxperf.results import FAILING, RunDocument, Verdict
+from pytest_fluxperf.results import FAILING, KernelDiff, RunDocument, Verdict
 
 COMMENT_LIMIT = 65_536
 """Characters that GitHub takes in a comment; a job summary may hold 1 MiB."""
@@ -177,6 +177,7 @@ def _details(view: Overview) -> list[str]:
         judgement = row.result.judgement
         lines = [escape(shorten(judgement.message, 1000))]
         lines += [f"- why: {escape(shorten(a, 400))}" for a in judgement.attribution[:5]]
+        lines += _kernels(judgement.kernels)
         lines += [f"- {escape(shorten(p, 400))}" for p in row.result.measurement.problems[:5]]
         lines += [f"- {escape(shorten(u, 400))}" for u in row.result.measurement.unfit[:5]]
         lines += [f"- warning: {escape(shorten(w, 400))}" for w in judgement.warnings[:5]]
@@ -186,6 +187,24 @@ def _details(view: Overview) -> list[str]:
     if len(notable) > _DETAILS:
         sections.append(f"*{len(notable) - _DETAILS} more with details in the report.*\n")
     return sections
+
+
+def _kernels(found: KernelDiff | None) -> list[str]:
+    """The difference by kernels, one line each, and what they leave over."""
+    if found is None:
+        return []
+    lines = [
+        f"- kernel {code(shorten(c.family, 120))} {c.change}: "
+        f"{1e3 * c.baseline_s:.2f} → {1e3 * c.now_s:.2f} ms an image"
+        for c in found.changes[:5]
+    ]
+    outside = "" if found.idle_s is None else f"time outside of kernels {1e3 * found.idle_s:+.2f} ms, "
+    rest = found.others_s + sum(c.change_s for c in found.changes[5:])
+    lines.append(
+        f"- of {1e3 * found.difference_s:+.2f} ms an image: {outside}other kernels {1e3 * rest:+.2f} ms, "
+        f"unexplained {1e3 * found.unexplained_s:+.2f} ms"
+    )
+    return lines
 
 
 def _skipped(view: Overview) -> str:
