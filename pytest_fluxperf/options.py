@@ -162,9 +162,9 @@ _HELP: dict[str, str] = {
     "warmup": "least number of warm-up generations",
     "max_slowdown": "tolerated slow-down as a fraction (0.02 is 2 %%)",
     "max_memory_growth": "tolerated growth of peak memory as a fraction",
-    "min_ssim": "floor of the median SSIM",
-    "min_psnr": "floor of the median PSNR, dB",
-    "max_lpips": "ceiling of the median LPIPS",
+    "min_ssim": "floor that every prompt's SSIM must keep",
+    "min_psnr": "floor that every prompt's PSNR must keep, dB",
+    "max_lpips": "ceiling that every prompt's LPIPS must keep",
     "quality_tolerance": "factor on the quality tolerances (1 is SSIM 0.01, PSNR 1 dB, LPIPS 0.01)",
 }
 

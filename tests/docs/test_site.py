@@ -1,0 +1,45 @@
+"""The site builds without a warning, and what is generated from the code or quotes it is current."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+from pages import ROOT
+
+SOURCES = [*(ROOT / "pytest_fluxperf").rglob("*.py"), *(ROOT / ".github").rglob("*.yml")]
+
+
+def test_the_site_builds_strictly(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = {path.parent.name for path in (tmp_path / "site").rglob("index.html")}
+    assert {"gate", "github", "extending", "troubleshooting", "options"} <= pages
+    html = (tmp_path / "site" / "index.html").read_text()
+    assert not re.search(r'(?:src|href)="https?://(?!squidfunk|www\.mkdocs)[^"]+\.(?:js|css|woff2?)"', html)
+
+
+def test_generated_pages_are_current():
+    generate = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    for path, text in generate["pages"]():
+        assert Path(path).read_text() == text, "run: python docs/generate.py"
+
+
+def test_troubleshooting_quotes_messages_that_exist():
+    text = re.sub(r'"\s*\n\s*f?r?"', "", "\n".join(path.read_text() for path in SOURCES))  # joined string literals
+    text = re.sub(r"\{[^{}]*\}", "…", text)
+    headings = re.findall(r"^### `(.+)`$", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
+    assert len(headings) > 25
+    for heading in headings:
+        for part in filter(None, (piece.strip(" :;(") for piece in heading.split("…"))):
+            assert part in text, f"no message contains {part!r} (of {heading!r})"
