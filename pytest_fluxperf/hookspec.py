@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_fluxperf.quality.own import PictureMetric
     from pytest_fluxperf.results import Result
 
 
@@ -30,6 +31,35 @@ def pytest_fluxperf_prompt_sets(config: pytest.Config) -> Mapping[str, Sequence[
 
         def pytest_fluxperf_prompt_sets(config):
             return {"catalogue": ["a red mug on white", "a blue mug on white"]}
+    """
+
+
+@pytest.hookspec
+def pytest_fluxperf_models(config: pytest.Config) -> Mapping[str, str]:  # type: ignore[empty-body]
+    """Return models by name, for ``--fluxperf-model our-flux``: a folder or hub id of a diffusers Flux pipeline.
+
+    The name, not the place, is written into baselines, so they hold on every machine.
+
+    Example::
+
+        def pytest_fluxperf_models(config):
+            return {"our-flux": "/models/our-flux-v3"}
+    """
+
+
+@pytest.hookspec
+def pytest_fluxperf_metrics(config: pytest.Config) -> Mapping[str, PictureMetric]:  # type: ignore[empty-body]
+    """Return image metrics of one's own by name; each is computed for every picture, stored and gated.
+
+    Example::
+
+        def pytest_fluxperf_metrics(config):
+            from pytest_fluxperf.quality.own import PictureMetric
+
+            def brightness_error(picture, reference):
+                return abs(picture.mean() - reference.mean())
+
+            return {"brightness_error": PictureMetric(brightness_error, tolerance=0.01, higher_is_better=False)}
     """
 
 

@@ -113,6 +113,15 @@ class Similarity(Record, frozen=True, kw_only=True):
     lpips: float | None = None
 
 
+class OwnMetric(Record, frozen=True, kw_only=True):
+    """An image metric that the project brought, with the value of each prompt against its reference picture."""
+
+    values: tuple[float, ...]
+    higher_is_better: bool
+    tolerance: float
+    """Fall (or rise, where lower is better) of the median that is still no regression."""
+
+
 class Quality(Record, frozen=True, kw_only=True):
     """Per prompt, in the order of ``workload.prompts``: metrics, the reference picture, and the FLIP map."""
 
@@ -121,6 +130,8 @@ class Quality(Record, frozen=True, kw_only=True):
     scores: tuple[Similarity, ...]
     references: tuple[Picture, ...] = ()
     flip_maps: tuple[Picture, ...] = ()
+    own: dict[str, OwnMetric] = {}
+    """The project's own metrics by name."""
 
 
 class Telemetry(Record, frozen=True, kw_only=True):
@@ -223,6 +234,8 @@ class Sample(Record, frozen=True, kw_only=True):
     decode_s: float | None = None
     decisions: str | None = None
     score: Similarity = Similarity()
+    own: dict[str, float] = {}
+    """Values of the project's own metrics."""
     picture: str | None = None
     """sha256 of the picture; the file is ``<gpu>/images/<sha256>.png`` under the baselines folder."""
     reference_picture: str | None = None

@@ -29,6 +29,7 @@ from pytest_fluxperf.gate.pooled import tail_warning
 from pytest_fluxperf.measure.clock import Clock, clock_for
 from pytest_fluxperf.options import ItemSettings, RunSettings
 from pytest_fluxperf.pipelines.models import RANDOM
+from pytest_fluxperf.quality import own
 from pytest_fluxperf.results import (
     RESULTS_FORMAT,
     Environment,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from pytest_fluxperf.pipelines.models import ModelInfo
     from pytest_fluxperf.pipelines.pool import Pool, Prepared
     from pytest_fluxperf.quality.metrics import Metrics
+    from pytest_fluxperf.quality.own import PictureMetric
     from pytest_fluxperf.quality.reference import References
 
 
@@ -58,11 +60,15 @@ class Session:
         run: str,
         worker: str = "",
         prompt_sets: Mapping[str, Sequence[str]] | None = None,
+        models: Mapping[str, str] | None = None,
+        own_metrics: Mapping[str, PictureMetric] | None = None,
         on_pipeline: Callable[[Any, str], None] | None = None,
     ) -> None:
         self.settings = settings
         self.worker = worker
         self.prompt_sets = dict(prompt_sets or {})
+        self.models = dict(models or {})
+        self.own_metrics = dict(own_metrics or {})
         self._on_pipeline = on_pipeline
         self.started = time.monotonic()
         self.time_utc = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
@@ -136,7 +142,8 @@ class Session:
         """The model under test: ``--fluxperf-model``, else the embedded one on a CPU and FLUX.1-dev on a GPU."""
         from pytest_fluxperf.pipelines.models import resolve
 
-        return resolve(self.settings.model or ("tiny" if self.device == "cpu" else "flux-dev"))
+        name = self.settings.model or ("tiny" if self.device == "cpu" else "flux-dev")
+        return resolve(name, self.models)
 
     @cached_property
     def pool(self) -> Pool:
@@ -155,7 +162,7 @@ class Session:
         """Image metrics; raises :class:`FluxPerfError` when one that was asked for cannot be computed."""
         from pytest_fluxperf.quality.metrics import Metrics
 
-        return Metrics(self.settings.metrics, self.device)
+        return Metrics(self.settings.metrics, self.device, self.own_metrics)
 
     @cached_property
     def references(self) -> References:
@@ -229,6 +236,7 @@ class Session:
         metric that cannot be computed, a damaged baseline, or a reports folder that cannot be written.
         """
         self.configurations = len(benches)
+        own.check(self.own_metrics)
         self.gpu, self.info, self.folder  # noqa: B018
         if "lpips" in self.settings.metrics:
             self.metrics  # noqa: B018

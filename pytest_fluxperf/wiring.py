@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -63,15 +63,18 @@ def session_of(config: pytest.Config) -> Session:
         from pytest_fluxperf.session import Session
 
         hook = config.hook
-        sets: dict[str, Any] = {}
-        for more in hook.pytest_fluxperf_prompt_sets(config=config):
-            sets.update(more)
+
+        def gathered(answers: list[Mapping[str, Any]]) -> dict[str, Any]:
+            return {name: value for answer in reversed(answers) for name, value in answer.items()}
+
         hook.pytest_fluxperf_register_optimizations(config=config)
         config.stash[SESSION] = Session(
             config.stash[SETTINGS],
             run=run_name(config),
             worker=config.workerinput["workerid"] if is_worker(config) else "",  # type: ignore[attr-defined]
-            prompt_sets=sets,
+            prompt_sets=gathered(hook.pytest_fluxperf_prompt_sets(config=config)),
+            models=gathered(hook.pytest_fluxperf_models(config=config)),
+            own_metrics=gathered(hook.pytest_fluxperf_metrics(config=config)),
             on_pipeline=lambda pipe, recipe: hook.pytest_fluxperf_pipeline(pipe=pipe, recipe=recipe, config=config),
         )
     return config.stash[SESSION]

@@ -121,6 +121,9 @@ def _sample_problems(sample: Sample, path: str) -> Iterator[tuple[str, str]]:
         value = getattr(sample, name)
         if value is not None and not _SHA256.fullmatch(value):
             yield f"{path}.{name}", "must be a SHA-256 of 64 lower-case hexadecimal digits"
+    for name, value in sample.own.items():
+        if not math.isfinite(value):
+            yield f"{path}.own.{name}", f"must be a finite number, not {value}"
     limits = {"psnr_db": (0, 1000), "ssim": (-1, 1), "ms_ssim": (-1, 1), "flip": (0, 1), "lpips": (0, 100)}
     for name, (low, high) in limits.items():
         value = getattr(sample.score, name)

@@ -71,6 +71,7 @@ def record(
             decode_s=made.decode_s,
             decisions=made.decisions,
             score=scores[i] if i < len(scores) and not own else Similarity(),
+            own={} if quality is None or own else {name: m.values[i] for name, m in quality.own.items()},
             picture=made.picture.sha256 if own and made.picture is not None else None,
             reference_picture=references[i].sha256 if i < len(references) and not own else None,
         )

@@ -324,6 +324,36 @@ def quality_changes(quality: Quality | None, baseline: Baseline, policy: Policy)
         )
 
 
+def own_quality(quality: Quality | None, baseline: Baseline, policy: Policy) -> Iterator[Finding]:
+    """The project's own metrics: each median over prompts against the baseline's own, by the metric's tolerance."""
+    for name in sorted({name for run in baseline.runs for sample in run.samples for name in sample.own}):
+        rows = [[sample.own.get(name) for sample in run.samples] for run in baseline.runs]
+        complete = [row for row in rows if row and None not in row]
+        if not complete:
+            continue
+        before = float(np.median(np.median(np.array(complete, dtype=float), axis=0)))
+        metric = None if quality is None else quality.own.get(name)
+        if metric is None:
+            message = f"{name} was not measured, the baseline has {before:.4g}"
+            yield Finding(metric=name, verdict="inconclusive", baseline=before, message=message)
+            continue
+        after = float(np.median(metric.values))
+        tolerance = metric.tolerance * policy.quality_tolerance
+        loss = (before - after) * (1 if metric.higher_is_better else -1)
+        n = len(metric.values)
+        yield Finding(
+            metric=name,
+            verdict="regressed" if loss > tolerance else "improved" if loss < -tolerance else "passed",
+            baseline=before,
+            now=after,
+            change=after - before,
+            tolerance=tolerance,
+            n=n,
+            message=f"{name} {before:.4g} → {after:.4g} "
+            f"(median of {n}: {after - before:+.4g}, tolerance {tolerance:.3g})",
+        )
+
+
 def quality_floors(quality: Quality | None, policy: Policy) -> Iterator[Finding]:
     """The floors that every prompt must keep, whether or not there is a baseline."""
     floors = (
@@ -392,11 +422,13 @@ def broken_scores(quality: Quality | None, prompts: int) -> str | None:
 
 def unguarded_metrics(quality: Quality | None, baseline: Baseline) -> tuple[str, ...]:
     """Metrics measured now that the baseline does not hold."""
-    return tuple(
+    known = [
         metric
         for metric, field, *_ in _METRICS
         if _scores(quality, field) is not None and _baseline_scores(baseline.runs, field) is None
-    )
+    ]
+    stored = {name for run in baseline.runs for sample in run.samples for name in sample.own}
+    return (*known, *(name for name in (quality.own if quality else ()) if name not in stored))
 
 
 def _scores(quality: Quality | None, field: str) -> Array | None:

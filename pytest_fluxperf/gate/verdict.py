@@ -82,6 +82,7 @@ def judge(
         *judged.peak_memory(measurement, baseline, policy),
         *judged.graph_breaks(measurement, baseline),
         *judged.quality_changes(scores, baseline, policy),
+        *judged.own_quality(scores, baseline, policy),
         *judged.drift_of_reference(drift, policy),
         *floors,
     ]

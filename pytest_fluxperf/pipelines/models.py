@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,13 +71,16 @@ _RANDOM_CAVEATS = (
 )
 
 
-def resolve(name_or_path: str) -> ModelInfo:
+def resolve(name_or_path: str, registered: Mapping[str, str] | None = None) -> ModelInfo:
     """Find a model by name (``tiny``, ``flux-dev``, ``flux-dev@random``, ...), hub id or folder.
 
+    ``registered`` are names of a project's own for folders or hub ids.
     Cheap: reads small JSON files at most and never the network; access to a hub model shows when it is loaded.
     Raises :class:`FluxPerfError` for a folder that holds no Flux pipeline, and for an unknown name.
     """
     text = name_or_path.strip()
+    if registered and text in registered:
+        return replace(resolve(str(registered[text])), name=text)
     if text == "tiny":
         return _tiny()
     if text in _NAMED:
@@ -89,7 +93,7 @@ def resolve(name_or_path: str) -> ModelInfo:
         return _BY_SOURCE[text]
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text):
         return ModelInfo(text, text)
-    names = ", ".join(["tiny", *_NAMED, *(name + RANDOM for name in _NAMED)])
+    names = ", ".join(["tiny", *_NAMED, *(name + RANDOM for name in _NAMED), *(registered or ())])
     raise FluxPerfError(
         f"model {name_or_path!r}: no such folder and no known name; there are {names}, "
         "hub ids (owner/name) and folders of diffusers Flux pipelines"

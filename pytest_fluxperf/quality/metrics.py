@@ -6,13 +6,14 @@ FLIP: Andersson et al., "FLIP: A Difference Evaluator for Alternating Images", H
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.quality.images import Pixels
+from pytest_fluxperf.quality.own import PictureMetric
 from pytest_fluxperf.results import PSNR_CAP_DB, Similarity
 
 MS_SSIM_MIN_SIDE = 161
@@ -22,11 +23,15 @@ MS_SSIM_MIN_SIDE = 161
 class Metrics:
     """Computes the chosen metrics (``psnr``, ``ssim``, ``ms-ssim``, ``flip``, ``lpips``) of picture pairs.
 
+    ``own`` are the project's, by name; :func:`pytest_fluxperf.quality.reference.compare` asks them for their values.
     Raises :class:`FluxPerfError` at once when LPIPS is asked for and cannot be computed: torchvision and
     its AlexNet weights must be at hand.
     """
 
-    def __init__(self, names: Sequence[str], device: str = "cpu") -> None:
+    def __init__(
+        self, names: Sequence[str], device: str = "cpu", own: Mapping[str, PictureMetric] | None = None
+    ) -> None:
+        self.own = dict(own or {})
         self._names = tuple(names)
         self._device = device
         self._lpips: Any = _lpips(device) if "lpips" in self._names else None

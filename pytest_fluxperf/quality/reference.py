@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from pytest_fluxperf.quality import images
 from pytest_fluxperf.quality.metrics import Metrics
-from pytest_fluxperf.results import Picture, Quality, Similarity, Workload
+from pytest_fluxperf.results import OwnMetric, Picture, Quality, Similarity, Workload
 
 
 class References:
@@ -49,14 +49,29 @@ def compare(
     copied, so that a report finds it. Raises :class:`FluxPerfError` when sizes differ or a file is damaged.
     """
     scores: list[Similarity] = []
+    own: dict[str, list[float]] = {name: [] for name in metrics.own}
     maps: list[Picture] = []
     shown: list[Picture] = []
     store = folder / "images"
     for picture, against in zip(pictures, references, strict=True):
         pixels = images.load((reference_folder or folder) / against.path)
         shown.append(images.save(pixels, store, folder))
-        score, flip_map = metrics.compare(images.load(folder / picture.path), pixels)
+        made = images.load(folder / picture.path)
+        score, flip_map = metrics.compare(made, pixels)
         scores.append(score)
+        for name, metric in metrics.own.items():
+            own[name].append(metric(name, made, pixels))
         if flip_map is not None:
             maps.append(images.save(flip_map, store, folder))
-    return Quality(reference=reference, scores=tuple(scores), references=tuple(shown), flip_maps=tuple(maps))
+    return Quality(
+        reference=reference,
+        scores=tuple(scores),
+        references=tuple(shown),
+        flip_maps=tuple(maps),
+        own={
+            name: OwnMetric(
+                values=tuple(own[name]), higher_is_better=metric.higher_is_better, tolerance=metric.tolerance
+            )
+            for name, metric in metrics.own.items()
+        },
+    )
