@@ -66,3 +66,28 @@ def test_no_gpu_or_no_driver_is_nothing_to_read(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert telemetry.read("GPU-1") is None
     assert telemetry.unfit(None) == ()
+
+
+def samples(values, start=1000.0, period=0.16):
+    """What the driver sampled, one value a period, from ``start`` (Unix seconds)."""
+    return [
+        SimpleNamespace(timeStamp=int((start + i * period) * 1e6), sampleValue=SimpleNamespace(uiVal=value))
+        for i, value in enumerate(values)
+    ]
+
+
+def test_load_is_taken_from_whole_sampling_periods_inside_the_generation(nvml):
+    busy = samples([0, 0, 50, 90, 100, 10, 0])  # at 1000.00, 1000.16, ...
+    clocks = samples([1980, 1980, 1500, 1410, 1400, 1980, 1980])
+    kinds = {1: busy, 5: clocks}
+    sys.modules["pynvml"].nvmlDeviceGetSamples = lambda handle, kind, since: (1, kinds[kind])
+    load = telemetry.during("GPU-1", 1000.30, 1000.70)  # the periods that end at .48 and .64
+    assert load.busy == pytest.approx(0.95)
+    assert load.sm_clock_mhz == 1405
+    assert telemetry.during("GPU-1", 1000.33, 1000.45) is None, "no whole period lies inside"
+    assert telemetry.during("GPU-1", 2000.0, 2001.0) is None
+    assert telemetry.during(None, 1000.0, 1001.0) is None
+
+
+def test_a_card_without_samples_has_no_load(nvml):
+    assert telemetry.during("GPU-1", 1000.0, 1001.0) is None

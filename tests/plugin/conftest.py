@@ -213,5 +213,7 @@ def _loaded():
     import pytest_fluxperf.pipelines.pool
     import pytest_fluxperf.quality.metrics
 
+    torch.compile(torch.sin, backend="eager")(torch.zeros(1))  # loads what compiling needs
+    torch._dynamo.reset()
     torch.set_num_threads(1)  # so small a model gains nothing from more, and tests share the machine
     return filelock, flip_evaluator, torchmetrics, torchao, FluxPipeline, first_block_cache, pytest_fluxperf
