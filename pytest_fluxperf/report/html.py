@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -139,7 +139,7 @@ class Test:
                 label,
                 sum(parts.values()),
                 [
-                    Phase(i + 1, name, value, 100 * value / longest, _relative(value, before.get(name)))
+                    Phase(i + 1, name, value, 100 * value / longest, _relative(name, value, before))
                     for i, (name, value) in enumerate(parts.items())
                 ],
             )
@@ -211,8 +211,9 @@ def _values(generation: Generation) -> str:
     return json.dumps(values, ensure_ascii=True)
 
 
-def _relative(now: float, before: float | None) -> float | None:
-    return now / before - 1 if before else None
+def _relative(name: str, now: float, before: Mapping[str, float]) -> float | None:
+    """Change of a phase; what lies between the phases is too short for one that means anything."""
+    return now / before[name] - 1 if name != "other" and before.get(name) else None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ SIDES = (128, 384)
 """Longest side of a thumbnail in pixels: with very many pictures, and with few."""
 PIXELS = 60_000_000
 """Pixels of all thumbnails together, as far as :data:`SIDES` allow."""
-BYTES = 10 * 2**20
+BYTES = 6 * 2**20
 """Encoded bytes of all thumbnails together: noise, which does not compress, becomes smaller and coarser."""
 QUALITIES = (78, 60, 40)
 

@@ -49,7 +49,6 @@ class PromptPair:
     decisions: str | None
     baseline_decisions: str | None
     """Of the baseline's newest run."""
-    score: Similarity | None
 
 
 @dataclass(frozen=True)
@@ -209,7 +208,6 @@ class Row:
     def prompts(self) -> tuple[PromptPair, ...]:
         """Every generation beside its prompt's baseline."""
         pairs = []
-        scores = self.result.quality.scores if self.result.quality else ()
         for index, now in enumerate(self.result.measurement.generations):
             # A body that raised midway leaves fewer generations than prompts; samples() may repeat them.
             prompt = self.result.workload.prompts[index % max(1, len(self.result.workload.prompts))]
@@ -235,7 +233,6 @@ class Row:
                     baseline_computed=_mean(s.computed_steps for s in samples),
                     decisions=now.decisions,
                     baseline_decisions=samples[-1].decisions if samples else None,
-                    score=scores[index] if index < len(scores) else None,
                 )
             )
         return tuple(pairs)
