@@ -165,8 +165,14 @@ class _Pieces:
         running, self._running = self._running, None
         running.stop()
         self._pieces += 1
-        self._last = running
         self._totals.add(running.profiler.kineto_results.events())
+        if self._last is not None:
+            _forget(self._last)
+            self._last = None
+        if self._stem is None:
+            _forget(running)
+        else:
+            self._last = running
         if self._stem is not None and self._pieces == 1:
             self._export("first")
 
@@ -176,6 +182,12 @@ class _Pieces:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._last.export_chrome_trace(str(path))
         self._traces.append(path.name)
+
+
+def _forget(finished: Any) -> None:
+    """Free the events of a piece at once: a profiler is part of a reference cycle."""
+    finished.profiler.kineto_results = None
+    finished.profiler = None
 
 
 def _on_gpu(event: Event) -> bool:

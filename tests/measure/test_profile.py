@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 from dataclasses import dataclass
@@ -119,6 +120,28 @@ def test_memory_is_bounded_by_a_piece(monkeypatch):
     profile_generation(lambda: generate(module, 40), "cpu", transformer=module, piece_steps=2)
     assert len(held) == 21
     assert max(held) <= 2 * min(held[:-1])
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_finished_pieces_are_freed_at_once(monkeypatch, tmp_path, traced):
+    """Not when Python's collector comes by: profilers are part of reference cycles."""
+    alive = []
+
+    def add(self, events):
+        found = [o for o in gc.get_objects() if isinstance(o, torch.autograd.profiler.profile)]
+        alive.append(sum(o.kineto_results is not None for o in found))
+
+    monkeypatch.setattr(Totals, "add", add)
+    module = Steps()
+    gc.collect()
+    gc.disable()
+    try:
+        stem = tmp_path / "one" if traced else None
+        profile_generation(lambda: generate(module, 8), "cpu", transformer=module, piece_steps=1, traces=stem)
+    finally:
+        gc.enable()
+    assert len(alive) == 9
+    assert max(alive) <= 2
 
 
 def test_traces_of_the_first_steps_and_the_last(tmp_path):
