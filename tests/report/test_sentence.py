@@ -1,0 +1,69 @@
+"""The verdict in a sentence: what it blames, and what it does not."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import report_documents as documents
+
+from pytest_fluxperf.report.view import overview
+
+SLOWER = {"slower": 0.06, "verdict": "regressed"}
+
+
+def sentence(packages, recipe="bf16+fa2", **changes):
+    environment = msgspec.structs.replace(documents.OLD, packages={**documents.OLD.packages, **packages})
+    made = [documents.result("bf16"), documents.result(recipe, **{**SLOWER, **changes})]
+    return overview(documents.document(made, environment=environment)).sentence
+
+
+def test_the_only_suspect_made_it():
+    text = sentence({"diffusers": "0.43.0", "regex": "1"})
+    assert text == "1 of 2 regressed: diffusers 0.42.1 → 0.43.0 made bf16+fa2 6.1 % slower."
+
+
+def test_what_rides_on_a_package_is_no_suspect_beside_it_but_alone_it_is():
+    assert "torch 2.11.0 → 2.13.0 made" in sentence({"torch": "2.13.0", "triton": "3.8.0"})
+    assert "triton 3.6.0 → 3.8.0 made" in sentence({"triton": "3.8.0"})
+
+
+def test_beside_others_a_suspect_is_only_named():
+    text = sentence({"torch": "2.13.0", "diffusers": "0.43.0"})
+    assert (
+        text == "1 of 2 regressed: with torch 2.11.0 → 2.13.0 and diffusers 0.42.1 → 0.43.0, bf16+fa2 is 6.1 % slower."
+    )
+    text = sentence({"torch": "2.13.0", "diffusers": "0.43.0", "torchao": "0.19", "transformers": "6"})
+    assert "with torch 2.11.0 → 2.13.0, diffusers 0.42.1 → 0.43.0 and 2 more changes, bf16+fa2 is" in text
+
+
+def test_without_a_change_nothing_is_blamed():
+    assert sentence({}) == "1 of 2 regressed: bf16+fa2 is 6.1 % slower."
+
+
+@pytest.mark.parametrize(
+    ("attribution", "why"),
+    [
+        (("attention back end flash → math", "denoising +6 %"), "attention back end flash → math"),
+        (("torch 2.11.0 → 2.13.0", "denoising +6 %"), "denoising +6 %"),
+        (("torch 2.11.0 → 2.13.0",), None),
+    ],
+)
+def test_the_reason_is_the_first_that_was_not_said_yet(attribution, why):
+    text = sentence({"torch": "2.13.0"}, attribution=attribution)
+    assert text.endswith(f"6.1 % slower: {why}." if why else "6.1 % slower.")
+
+
+def test_worse_pictures_are_told_by_their_metric():
+    text = sentence({"torchao": "0.19"}, slower=0.0, loss=0.03)
+    assert text == "1 of 2 regressed: torchao 0.18.0 → 0.19 made bf16+fa2's SSIM 0.030 lower."
+
+
+def test_machines_are_blamed_for_what_changed_on_them():
+    old = documents.document([documents.result("bf16")], environment=documents.OLD, gpu="l40s")
+    new = documents.document([documents.result("bf16+fa2", **SLOWER)])
+    assert overview([old, new]).sentence.startswith("1 of 2 regressed: torch 2.11.0 → 2.13.0 made bf16+fa2")
