@@ -215,5 +215,7 @@ def _loaded():
 
     torch.compile(torch.sin, backend="eager")(torch.zeros(1))  # loads what compiling needs
     torch._dynamo.reset()
+    # Older dynamo counts code that was never seen before as one function's, and gives up on it after eight times.
+    torch._dynamo.config.recompile_limit = 1000
     torch.set_num_threads(1)  # so small a model gains nothing from more, and tests share the machine
     return filelock, flip_evaluator, torchmetrics, torchao, FluxPipeline, first_block_cache, pytest_fluxperf

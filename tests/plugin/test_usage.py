@@ -69,6 +69,42 @@ def test_a_bad_marker_or_recipe_names_the_test_and_the_remedy(project, marker, r
     assert "test_suite.py::test_it" in error
 
 
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        ("--fluxperf-steps=-1", "--fluxperf-steps must be an integer of at least 1, not -1"),
+        ("--fluxperf-steps=many", "--fluxperf-steps must be an integer of at least 1, not 'many'"),
+        ("--fluxperf-size=100", "--fluxperf-size must be divisible by 16"),
+        ("--fluxperf-size=64x65", "65 is not, 64 is"),
+        ("--fluxperf-seeds=", "--fluxperf-seeds must be an integer of at least 0"),
+        ("--fluxperf-prompts=nowhere.txt", "no prompt set or file 'nowhere.txt'"),
+        ("--fluxperf-samples=0", "--fluxperf-samples must be an integer of at least 1, not 0"),
+        ("--fluxperf-reference=fp33", "unknown token 'fp33'; did you mean 'fp32'?"),
+        ("--fluxperf-metrics=ssmi", "unknown metric 'ssmi' (did you mean 'ssim'?)"),
+        ("--fluxperf-max-slowdown=0.001", "under 1 % cannot be decided"),
+    ],
+)
+def test_a_bad_option_is_one_line(project, option, complaint):
+    assert complaint in usage(project.run(option))
+
+
+def test_a_bad_ini_setting_names_itself(project):
+    project.pytester.makeini("[pytest]\nfluxperf_steps = -3")
+    assert "ini setting fluxperf_steps must be an integer of at least 1, not -3" in usage(project.run())
+
+
+def test_a_hub_model_that_cannot_be_had_fails_its_tests_with_one_line(project, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    result = project.pytester.runpytest_subprocess("--gpu=cpu", "--fluxperf-model=flux-dev", "-k", "not fbcache")
+    result.assert_outcomes(errors=1, deselected=1)
+    lines = [line for line in result.stdout.lines if "black-forest-labs/FLUX.1-dev is not in the local cache" in line]
+    assert lines
+    assert "hf download black-forest-labs/FLUX.1-dev" in lines[0]
+    assert "Traceback" not in result.stdout.str()
+
+
 def test_a_folder_that_is_no_flux_pipeline(project, tmp_path):
     error = usage(project.run(f"--fluxperf-model={tmp_path}"))
     assert "not a diffusers pipeline" in error
