@@ -26,7 +26,14 @@ import numpy.typing as npt
 from pytest_fluxperf.baseline.codec import decode
 from pytest_fluxperf.gate.findings import baseline_log_latencies
 from pytest_fluxperf.gate.policy import Policy
-from pytest_fluxperf.gate.statistics import ab_decide, decide, pooled_tail, stored_effect
+from pytest_fluxperf.gate.statistics import (
+    PASS_CONFIDENCE,
+    PASS_CONFIDENCE_AB,
+    ab_decide,
+    decide,
+    pooled_tail,
+    stored_effect,
+)
 from pytest_fluxperf.gate.verdict import another_round
 from pytest_fluxperf.results import Finding, Judgement
 
@@ -135,13 +142,13 @@ def stage_one(runs: int, n: int | None = None) -> Gate:
     return gate
 
 
-def stage_two(runs: int) -> Gate:
+def stage_two(runs: int, confidence: float = PASS_CONFIDENCE_AB) -> Gate:
     """Ours with the old environment at hand: what stage one does not pass is interleaved."""
 
     def gate(case: Case, rng: np.random.Generator) -> tuple[set[int], int]:
         session = simulate(case, runs, rng)
         cost, failed = sum(x.size for x in session.now), set()
-        for c, verdict in verdicts(case, session):
+        for c, verdict in verdicts(case, session, confidence):
             if verdict in ("passed", "improved"):
                 continue
             blocks: list[Array] = []
@@ -157,10 +164,10 @@ def stage_two(runs: int) -> Gate:
     return gate
 
 
-def verdicts(case: Case, session: Session) -> Iterator[tuple[int, str]]:
+def verdicts(case: Case, session: Session, confidence: float = PASS_CONFIDENCE) -> Iterator[tuple[int, str]]:
     """Stage one's decision on each configuration."""
     for c, now, runs in zip(case.configurations, session.now, session.runs, strict=True):
-        yield c, decide(stored_effect(now, runs), LIMIT, M)
+        yield c, decide(stored_effect(now, runs), LIMIT, M, confidence=confidence)
 
 
 def interleaved(noise: Noise, change: float, rng: np.random.Generator, pairs: int = 8) -> Array:

@@ -31,6 +31,7 @@ from pytest_fluxperf.quality import images, reference
 from pytest_fluxperf.results import (
     FAILING,
     Baseline,
+    Generation,
     Judgement,
     Measurement,
     Picture,
@@ -78,7 +79,7 @@ class Bench:
         try:
             self.workload, self.reference  # noqa: B018
             self.session.store.load(self.test)
-            self._policy()
+            self.policy  # noqa: B018
         except FluxPerfError as error:
             raise FluxPerfError(f"{self.test}: {error}") from None
 
@@ -148,7 +149,8 @@ class Bench:
         raised: measuring.BodyRaised | None = None
         try:
             measurement = self._measure(call, progress)
-            if measurement.unfit:  # the machine may have been disturbed: once more before it is called unfit
+            if measurement.unfit and not self.session.turns:
+                # the machine may have been disturbed: once more before it is called unfit
                 measurement = self._measure(call, progress)
         except measuring.BodyRaised as error:
             raised, problem = self._failure(error)
@@ -158,7 +160,7 @@ class Bench:
         quality = drift = None
         if not measurement.problems:
             measurement, quality, drift = self._compare(measurement, baseline)
-        policy = self._policy()
+        policy = self.policy
         judgement = self._judge(measurement, quality, drift, baseline, policy)
         rounds = 1
         while raised is None and another_round(judgement, policy, rounds):
@@ -264,6 +266,9 @@ class Bench:
 
     def _measure(self, call: Callable[[], Any], progress: Progress, warmup: int | None = None) -> Measurement:
         bench = self
+        turns = self.session.turns
+        passes = turns.passes(len(self.workload.prompts)) if turns else 1
+        companions = turns.companions if turns else ()
 
         class Hooks(measuring.Hooks):
             def keep(self, index: int, output: Any, decoded: Any) -> tuple[Picture | None, tuple[str, ...]]:
@@ -286,13 +291,17 @@ class Bench:
                     clocks.append(load.sm_clock_mhz)
                 return None if load is None else load.busy
 
+            def turn(self, made: Generation | None) -> None:
+                if turns:
+                    turns.wait(made, passes * len(bench.workload.prompts))
+
         observation, clocks = Observation(), list[int]()
         hooks = Hooks()
         compiled = hooks.compilation()
         with self.session.device_lock():
             paired = self._paired_reference()
             hooks.reference = paired
-            before = telemetry.read(self.session.gpu.uuid)
+            before = telemetry.read(self.session.gpu.uuid, companions)
             measurement = measuring.Runner(
                 call=call,
                 load=self.inputs.load,
@@ -301,10 +310,11 @@ class Bench:
                 device=self.session.device,
                 subject=_Subject(self.prepared) if self.prepared else None,
                 warmup=self._warmup if warmup is None else warmup,
+                passes=passes,
                 beside_mib=self.prepared.spare_memory_mib() if self.prepared else 0.0,
                 hooks=hooks,
             ).run()
-            after = telemetry.read(self.session.gpu.uuid)
+            after = telemetry.read(self.session.gpu.uuid, companions)
         problems = measurement.problems
         compiled = hooks.compilation() - compiled
         facts: dict[str, Any] = {"graph_breaks": measurement.graph_breaks, **observation.facts}
@@ -333,7 +343,9 @@ class Bench:
             return nullcontext()
         return first_step(self.prepared.pipe.transformer, observation)
 
-    def _policy(self) -> Policy:
+    @property
+    def policy(self) -> Policy:
+        """The test's tolerances."""
         s = self.settings
         policy = Policy.of(
             "relative" if self.session.relative else "absolute",
@@ -355,7 +367,8 @@ class Bench:
 
     def _keep(self, index: int, output: Any, decoded: Any) -> tuple[Picture | None, tuple[str, ...]]:
         """Validate and store the picture of one generation."""
-        where = f"picture of prompt {index + 1} of {len(self.workload.prompts)}"
+        prompts = len(self.workload.prompts)
+        where = f"picture of prompt {index % prompts + 1} of {prompts}"
         if decoded is not None and (bad := _not_finite(decoded)):
             return None, (f"{where} has {bad} NaN or infinite values",)
         try:
@@ -450,18 +463,18 @@ class Bench:
                 f"reference recipe {self.reference}: the device's memory does not suffice: {reason}"
             ) from None
         finally:
-            if not session.relative:
+            if not session.paired:
                 prepared.park()
         return made
 
     @property
     def _reference_replica(self) -> int:
         # relative mode times the reference between the test's generations: it needs a base of its own
-        return 1 if self.session.relative else 0
+        return 1 if self.session.paired else 0
 
     def _paired_reference(self) -> Callable[[Prompt], float] | None:
         """A function that times the reference recipe on a prompt; None where that is not wanted."""
-        if not self.session.relative or self.reference in (NONE, BASELINE, self.recipe):
+        if not self.session.paired or self.reference in (NONE, BASELINE, self.recipe):
             return None
         prepared = self.session.acquire(self.reference, self.workload, self._reference_replica)
         inputs = GenerationInputs(self.workload, self._extra)

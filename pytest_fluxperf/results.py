@@ -352,6 +352,38 @@ class Judgement(Record, frozen=True, kw_only=True):
     """False when nothing could be compared with (no baseline, skipped)."""
 
 
+class Block(Record, frozen=True, kw_only=True):
+    """Fresh processes of the old and the new environment over the same prompts: pair ``k`` is prompt ``k % n``."""
+
+    old_s: tuple[float, ...]
+    new_s: tuple[float, ...]
+
+
+class Comparison(Record, frozen=True, kw_only=True):
+    """An A/B comparison: two environments that took turns on one device."""
+
+    mode: Literal["interleaved", "alternating"]
+    """Interleaved: the turn passed between generations (AB BA AB ...). Alternating: whole processes took turns (ABBA),
+    since two copies did not fit in memory; each block then holds two passes a side."""
+    blocks: tuple[Block, ...]
+    change: float
+    """Relative change of the latency; positive is slower."""
+    low: float
+    high: float
+    """One-sided bounds at 1 - .05 / 3 each."""
+    decided: bool
+    """False when the blocks ended before the data could tell."""
+    generations: int
+    """Measured generations of both sides together."""
+    warmups: int = 0
+    """Warm-up generations of both sides together."""
+    old: str
+    new: str
+    """Digests of the environments."""
+    packages: dict[str, tuple[str | None, str | None]] = {}
+    """What differs between them: name to (old, new), None where absent."""
+
+
 class Result(Record, frozen=True, kw_only=True):
     """Everything known of one test in one session."""
 
@@ -366,6 +398,8 @@ class Result(Record, frozen=True, kw_only=True):
     """The reference recipe's pictures now against the baseline's stored ones."""
     baseline: Baseline | None = None
     judgement: Judgement
+    comparison: Comparison | None = None
+    """How old and new environment compared in turns, where that decided on the latency."""
     run: Run | None = None
     """This measurement in the form a baseline keeps; None when it may not become one."""
     duration_s: float = 0.0

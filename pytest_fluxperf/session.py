@@ -10,11 +10,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from filelock import FileLock
@@ -33,6 +33,7 @@ from pytest_fluxperf.quality import own
 from pytest_fluxperf.results import (
     RESULTS_FORMAT,
     Environment,
+    Generation,
     Hardware,
     PublishedFigure,
     Result,
@@ -48,6 +49,19 @@ if TYPE_CHECKING:
     from pytest_fluxperf.quality.metrics import Metrics
     from pytest_fluxperf.quality.own import PictureMetric
     from pytest_fluxperf.quality.reference import References
+
+
+class Turns(Protocol):
+    """How this process shares the device with another one that measures the same tests."""
+
+    companions: tuple[int, ...]
+    """Process groups that hold the device as well."""
+
+    def passes(self, prompts: int) -> int:
+        """How often a test goes through its ``prompts``."""
+
+    def wait(self, made: Generation | None, total: int) -> None:
+        """Give the turn away, warm (None) or after one of ``total`` generations; returns when it is back."""
 
 
 class Session:
@@ -78,6 +92,8 @@ class Session:
         self.results: dict[str, Result] = {}
         self.skipped: dict[str, Skipped] = {}
         self.selected: set[str] = set()
+        self.turns: Turns | None = None
+        """Set in a process of an A/B comparison."""
 
     # -- where it runs -------------------------------------------------------------------------------------
 
@@ -112,6 +128,11 @@ class Session:
         mode = self.settings.latency
         return mode == "relative" or (mode == "auto" and self.hardware.kind == "cpu")
 
+    @property
+    def paired(self) -> bool:
+        """True when the reference recipe is timed beside each generation: in relative mode, but not in an A/B."""
+        return self.relative and self.turns is None
+
     @cached_property
     def folder(self) -> Path:
         """The run's folder under the reports; made here. Raises :class:`FluxPerfError` when it cannot be."""
@@ -128,12 +149,19 @@ class Session:
             ) from None
         return folder
 
-    def device_lock(self) -> AbstractContextManager[Any]:
-        """Held while the device is used, so that xdist's workers and parallel sessions take turns on it."""
+    @property
+    def lock_path(self) -> Path:
+        """File of the device's lock."""
         import tempfile
 
-        name = f"fluxperf-{os.getuid()}-{self.gpu.uuid or 'cpu'}.lock"
-        return FileLock(Path(tempfile.gettempdir()) / name)
+        return Path(tempfile.gettempdir()) / f"fluxperf-{os.getuid()}-{self.gpu.uuid or 'cpu'}.lock"
+
+    def device_lock(self) -> AbstractContextManager[Any]:
+        """Held while the device is used, so that xdist's workers and parallel sessions take turns on it.
+
+        In an A/B comparison the conductor holds it for both processes.
+        """
+        return nullcontext() if self.turns else FileLock(self.lock_path)
 
     # -- models, baselines, pictures -----------------------------------------------------------------------
 

@@ -29,14 +29,19 @@ REFUSED: pytest.StashKey[str] = pytest.StashKey()
 
 
 def run_name(config: pytest.Config) -> str:
-    """Name of the run, shared by xdist's workers: UTC time, so that runs sort, and a few random digits."""
+    """Name of the run, shared by xdist's workers."""
     if is_worker(config):
         return str(config.workerinput["fluxperf_run"])  # type: ignore[attr-defined]
     if RUN not in config.stash:
-        import secrets
-
-        config.stash[RUN] = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+        config.stash[RUN] = new_run_name()
     return config.stash[RUN]
+
+
+def new_run_name() -> str:
+    """UTC time, so that runs sort, and a few random digits."""
+    import secrets
+
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
 def is_worker(config: pytest.Config) -> bool:

@@ -12,10 +12,15 @@ from pytest_fluxperf.errors import FluxPerfError
 def main(arguments: list[str] | None = None) -> int:
     """Run the command.
 
-    Exit status: 0 fine, 1 a regression (``compare``), 4 a mistake in the input, told in one line.
+    Exit status: 0 fine, 1 a regression (``compare``, ``ab``), 4 a mistake in the input, told in one line.
     """
     parser = _parser()
-    options = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    cut = words.index("--") if "--" in words else len(words)
+    options = parser.parse_args(words[:cut])
+    options.pytest = tuple(words[cut + 1 :])
+    if options.pytest and not getattr(options, "takes_pytest", False):
+        parser.error("only ab and gate-check take pytest's arguments after --")
     try:
         return int(options.run(options))
     except FluxPerfError as error:
@@ -72,6 +77,23 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", type=Path, metavar="FILE", help="write the model too")
     command.set_defaults(run=_cost)
 
+    command = commands.add_parser(
+        "ab",
+        help="compare two environments on one device, their generations in turns; exits 1 on a regression",
+        usage="fluxperf ab --old PATH --new PATH [options] -- PYTEST_ARGUMENTS",
+    )
+    command.add_argument("--old", required=True, metavar="PATH", help="Python or virtual environment to compare with")
+    command.add_argument("--new", required=True, metavar="PATH", help="Python or virtual environment under test")
+    command.add_argument(
+        "--mode",
+        choices=("auto", "interleaved", "alternating"),
+        default="auto",
+        help="whether generations take turns, or whole processes (auto: generations where two copies fit in memory)",
+    )
+    command.add_argument("--all", action="store_true", help="go on after three confirmed regressions")
+    _add_side_options(command)
+    command.set_defaults(run=_ab, takes_pytest=True)
+
     command = commands.add_parser("recipes", help="list what a recipe can be made of, and what this machine lacks")
     command.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
     command.set_defaults(run=_recipes)
@@ -84,6 +106,33 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
     command.set_defaults(run=_calibrate)
     return parser
+
+
+def _add_side_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR", help="default: reports")
+    command.add_argument(
+        "--timeout",
+        type=float,
+        default=1800.0,
+        metavar="SECONDS",
+        help="longest silence of a process, loading and compiling included (default: 1800)",
+    )
+
+
+def _ab(options: argparse.Namespace) -> int:
+    from pytest_fluxperf.cli.ab import Request, ab
+
+    return ab(
+        Request(
+            old=options.old,
+            new=options.new,
+            arguments=options.pytest,
+            reports=options.reports,
+            timeout_s=options.timeout,
+            mode=options.mode,
+            go_on=options.all,
+        )
+    )
 
 
 def _report(options: argparse.Namespace) -> int:

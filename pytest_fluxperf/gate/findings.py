@@ -61,7 +61,7 @@ def latency(measurement: Measurement, baseline: Baseline, policy: Policy) -> Fin
     """Rule 1 on the latency itself."""
     effect = latency_effect(measurement, baseline, relative=False)
     assert effect is not None
-    decision = decide(effect, policy.limit, policy.m)
+    decision = decide(effect, policy.limit, policy.m, confidence=policy.pass_confidence)
     low, high = map(math.expm1, effect.interval())
     before, now = _p50(_samples(baseline)), _p50(measurement.generations)
     sessions = len({run.session for run in baseline.runs})
@@ -115,7 +115,7 @@ def speed_up(measurement: Measurement, baseline: Baseline, policy: Policy) -> Fi
             message=f"speed-up over {baseline.reference} unknown: its latency was not measured beside this recipe's, "
             "now or in the baseline; record it anew with --fluxperf-update=all",
         )
-    decision = decide(effect, policy.limit, policy.m)
+    decision = decide(effect, policy.limit, policy.m, confidence=policy.pass_confidence)
     upper, lower = effect.interval()
     low, high, change = math.expm1(-lower), math.expm1(-upper), math.expm1(-effect.value)
     before, now = _speed_up(_samples(baseline)), _speed_up(measurement.generations)

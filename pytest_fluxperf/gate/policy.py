@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
 from pytest_fluxperf.errors import FluxPerfError
-from pytest_fluxperf.gate.statistics import NU0, TAU0
+from pytest_fluxperf.gate.statistics import NU0, PASS_CONFIDENCE, TAU0
 
 Mode = Literal["absolute", "relative"]
 
@@ -63,6 +63,8 @@ class Policy:
     strict: bool = False
     m: int = 1
     """Configurations judged in the session, for Bonferroni's correction."""
+    pass_confidence: float = PASS_CONFIDENCE
+    """Confidence at which a latency is passed against the stored baseline; higher where an A/B follows."""
     tau0: float = TAU0
     nu0: float = NU0
     """Prior of the between-session noise, stored with a baseline that is recorded under this policy."""
@@ -101,6 +103,8 @@ class Policy:
             raise FluxPerfError(f"max_slowdown={self.max_slowdown:g}: it is a fraction, 0.02 is 2 %")
         if self.tau0 == 0 or self.nu0 < 1:
             raise FluxPerfError(f"tau0={self.tau0:g}, nu0={self.nu0:g}: tau0 must be positive and nu0 at least 1")
+        if not 0.5 <= self.pass_confidence < 1:
+            raise FluxPerfError(f"pass_confidence={self.pass_confidence:g}: it lies between 0.5 and 1")
         if self.m < 1 or self.m != int(self.m):
             raise FluxPerfError(f"m={self.m!r}: the number of configurations is a positive integer")
 

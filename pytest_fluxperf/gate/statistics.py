@@ -31,6 +31,13 @@ MAD_FLOOR = 2e-4
 MEDIAN_SE = 1.858
 """Standard error of a median over MAD / sqrt(n): 1.4826 (normal sigma / MAD) x sqrt(pi / 2)."""
 
+PASS_CONFIDENCE = 0.95
+"""Confidence at which stage one passes a configuration as within the tolerance."""
+
+PASS_CONFIDENCE_AB = 0.975
+"""The same where an old environment is at hand: what stage one passes is never interleaved, and what it does not pass
+costs a comparison and no warning, so it may be the stricter one (docs/gate.md, section 7)."""
+
 AB_BLOCK_SD = 0.0015
 """Prior standard deviation of one fresh process's log latency within an A/B block."""
 
@@ -150,10 +157,10 @@ def stored_effect(now: ArrayLike, runs: ArrayLike, *, nu0: float = NU0, tau0: fl
     )
 
 
-def decide(effect: Effect, limit: float, m: int = 1) -> Decision:
+def decide(effect: Effect, limit: float, m: int = 1, *, confidence: float = PASS_CONFIDENCE) -> Decision:
     """Rule 1's decision at ``limit = ln(1 + tolerance)`` for one of ``m`` configurations (Bonferroni).
 
-    Surely within the limit passes; beyond both the limit and chance is ``regressed`` (mirrored:
+    Within the limit at ``confidence`` passes; beyond both the limit and chance is ``regressed`` (mirrored:
     ``improved``); anything else is ``inconclusive``.
     """
     critical = max(limit, student_t_quantile(1 - 0.05 / m, effect.df) * effect.se)
@@ -161,7 +168,7 @@ def decide(effect: Effect, limit: float, m: int = 1) -> Decision:
         return "regressed"
     if effect.value < -critical:
         return "improved"
-    return "passed" if effect.interval()[1] < limit else "inconclusive"
+    return "passed" if effect.interval(confidence)[1] < limit else "inconclusive"
 
 
 # Rule 2: A/B, two environments interleaved ---------------------------------------------------------------
@@ -178,6 +185,19 @@ class ABDecision:
     high: float
     warning: bool = False
     """True when the last block left it open: passed, but not shown to lie within the tolerance."""
+
+
+def paired_differences(old: ArrayLike, new: ArrayLike, passes: int = 1) -> Array:
+    """Differences ``ln(new) - ln(old)`` of seconds (n,) measured in pairs.
+
+    With ``passes`` > 1 the sides hold their passes over the same prompts one after the other, as whole processes in
+    the order A B B A make them; averaged over the passes, a steady drift of the machine cancels: (n,) -> (n / passes,).
+    """
+    before, after = np.asarray(old, dtype=float), np.asarray(new, dtype=float)
+    if before.shape != after.shape or before.ndim != 1 or not before.size or before.size % passes:
+        raise ValueError(f"pairs are needed, not {before.size} and {after.size} generations in {passes} passes")
+    differences: Array = (np.log(after) - np.log(before)).reshape(passes, -1).mean(axis=0)
+    return differences
 
 
 def ab_effect(blocks: Sequence[ArrayLike]) -> Effect:

@@ -8,6 +8,7 @@ from pytest_fluxperf.baseline.environment import hardware_differences
 from pytest_fluxperf.baseline.update import record, workload_differences
 from pytest_fluxperf.gate import findings as judged
 from pytest_fluxperf.gate.attribution import attribute, attribute_broken, kernel_difference, packages_that_differ
+from pytest_fluxperf.gate.interleaved import Interleaved
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.results import (
     SEVERITY,
@@ -48,11 +49,13 @@ def judge(
     workload: Workload,
     recipe: str | None,
     reference: str,
+    interleaved: Interleaved | None = None,
 ) -> Judgement:
     """Judge one test.
 
     ``quality`` compares its pictures with the reference recipe's, ``drift`` the reference recipe's with the
-    baseline's stored ones. The verdict is that of the worst finding. Depends on nothing but its arguments.
+    baseline's stored ones. ``interleaved`` takes the place of rule 1 where an A/B has judged the latency. The verdict
+    is that of the worst finding. Depends on nothing but its arguments.
     """
     if problem := _broken(measurement, quality, drift, workload):
         differs = () if baseline is None else attribute_broken(measurement, baseline, environment)
@@ -77,7 +80,7 @@ def judge(
         )
     assert baseline is not None
     found = [
-        *_latencies(measurement, baseline, policy, recipe),
+        *([interleaved.finding] if interleaved else _latencies(measurement, baseline, policy, recipe)),
         *judged.computed_steps(measurement, baseline, policy),
         *judged.peak_memory(measurement, baseline, policy),
         *judged.graph_breaks(measurement, baseline),
@@ -98,7 +101,10 @@ def judge(
         verdict=worst.verdict,
         message=_message(worst, found, reasons, packages_that_differ(baseline, environment)),
         findings=tuple(found),
-        warnings=tuple(_warnings(found, scores, baseline, policy, hardware)),
+        warnings=(
+            *([interleaved.warning] if interleaved and interleaved.warning else []),
+            *_warnings(found, scores, baseline, policy, hardware),
+        ),
         attribution=reasons,
         kernels=kernels,
         gated=any(finding.tolerance is not None for finding in found),

@@ -84,6 +84,9 @@ class Hooks:
         """Share of a generation (Unix seconds) in which the device computed; None where nobody can tell."""
         return None
 
+    def turn(self, made: Generation | None) -> None:
+        """Called when warm (None) and with every generation; returns when the device may be used again."""
+
     reference: Callable[[Prompt], float] | None = None
     """Times the reference recipe on one prompt; set in relative mode."""
 
@@ -114,6 +117,8 @@ class Runner:
     device: str
     subject: Subject | None = None
     warmup: int = MIN_WARMUP
+    passes: int = 1
+    """How often the prompts are gone through."""
     beside_mib: float = 0.0
     """Device memory that the session holds beside what is measured."""
     hooks: Hooks = field(default_factory=Hooks)
@@ -172,7 +177,9 @@ class Runner:
         generations: list[Generation] = []
         problems: list[str] = []
         prompts = self.workload.prompts
-        for index, prompt in enumerate(prompts):
+        total = self.passes * len(prompts)
+        self.hooks.turn(None)
+        for index, prompt in enumerate(prompts * self.passes):
             reference_s = None
             # alternate the order within pairs, so that a drift of the machine cancels
             if self.hooks.reference and index % 2 == 0:
@@ -199,7 +206,8 @@ class Runner:
                 )
             )
             p50 = statistics.median(g.latency_s for g in generations)
-            self.hooks.progress("generation", index + 1, len(prompts), p50)
+            self.hooks.progress("generation", index + 1, total, p50)
+            self.hooks.turn(generations[-1])
         return generations, problems
 
     def _generate(self, prompt: Prompt, index: int | None, tracer: PhaseTracer | None) -> _Timed:
@@ -213,7 +221,7 @@ class Runner:
         try:
             seconds, wall_s, output = timed(self.call, self.clock)
         except Exception as error:
-            raise BodyRaised(index, len(self.workload.prompts)) from error
+            raise BodyRaised(index, self.passes * len(self.workload.prompts)) from error
         phases = tracer.read() if tracer else Phases()
         decoded = tracer.decoded if tracer else None
         return _Timed(seconds, wall_s, phases, output, decoded, began, time.time())

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import os
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,8 +46,11 @@ def _nvml() -> Any:
 _GPU_UTILIZATION_SAMPLES, _PROCESSOR_CLOCK_SAMPLES = 1, 5  # nvml.h: nvmlSamplingType_t
 
 
-def read(gpu_uuid: str | None) -> Telemetry | None:
-    """Clock, power, temperature, throttling and processes of a GPU; None without one or without NVML."""
+def read(gpu_uuid: str | None, companions: Collection[int] = ()) -> Telemetry | None:
+    """Clock, power, temperature, throttling and processes of a GPU; None without one or without NVML.
+
+    ``companions`` are process groups that hold the GPU by agreement and take turns on it with this process.
+    """
     if gpu_uuid is None or (nvml := _nvml()) is None:
         return None
     try:
@@ -66,7 +69,7 @@ def read(gpu_uuid: str | None) -> Telemetry | None:
             power_w=None if power is None else power / 1000,
             temperature_c=ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
             throttle_reasons=tuple(text for bit, text in _THROTTLE.items() if reasons & bit),
-            other_processes=_strangers(p.pid for p in ask("nvmlDeviceGetComputeRunningProcesses") or ()),
+            other_processes=_strangers((p.pid for p in ask("nvmlDeviceGetComputeRunningProcesses") or ()), companions),
         )
     finally:
         nvml.nvmlShutdown()
@@ -118,13 +121,13 @@ def unfit(telemetry: Telemetry | None) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def _strangers(pids: Iterable[int]) -> tuple[int, ...]:
-    """Processes outside this one's group; xdist's workers share it and take turns on the device."""
-    ours = os.getpgrp()
+def _strangers(pids: Iterable[int], companions: Collection[int] = ()) -> tuple[int, ...]:
+    """Processes outside this one's group (xdist's workers share it) and outside the companions'."""
+    ours = {os.getpgrp(), *companions}
     found = []
     for pid in pids:
         # NVML may name processes of other containers by pids that mean nothing here
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            if os.getpgid(pid) != ours:
+            if os.getpgid(pid) not in ours:
                 found.append(pid)
     return tuple(sorted(found))

@@ -6,18 +6,27 @@ import pytest
 import records as make
 
 from pytest_fluxperf.errors import FluxPerfError
-from pytest_fluxperf.gate.interleaved import judge_blocks, suspects
+from pytest_fluxperf.gate.interleaved import Interleaved, judge_blocks, suspects
 from pytest_fluxperf.gate.policy import Policy
-from pytest_fluxperf.results import Finding, Judgement, Measurement, Result, Verdict
+from pytest_fluxperf.results import Block, Finding, Judgement, Result, Verdict
 
 
-def block(change: float, seed: int = 0, drift: float = 0.0) -> tuple[Measurement, Measurement]:
+def block(change: float, seed: int = 0, drift: float = 0.0) -> Block:
     old, new = make.latencies(seed=seed), make.latencies(seed=seed + 1, shift=math.log1p(change))
     for i in range(8):  # Prompt pairs in the order AB BA AB ...
         first, second = (old, new) if i % 2 == 0 else (new, old)
         first[i] *= 1 + drift * (2 * i) / 16
         second[i] *= 1 + drift * (2 * i + 1) / 16
-    return make.measurement(old), make.measurement(new)
+    return Block(old_s=tuple(old), new_s=tuple(new))
+
+
+def abba(change: float, seed: int = 0, drift: float = 0.0) -> Block:
+    """Four processes old, new, new, old, one after the other on a machine that slows by ``drift`` in all."""
+    sides: dict[str, list[float]] = {"old": [], "new": []}
+    for process, side in enumerate(("old", "new", "new", "old")):
+        made = make.latencies(seed=seed + process, shift=math.log1p(change) if side == "new" else 0.0)
+        sides[side] += [x * (1 + drift * (process * 8 + i) / 32) for i, x in enumerate(made)]
+    return Block(old_s=tuple(sides["old"]), new_s=tuple(sides["new"]))
 
 
 def test_a_clear_change_needs_one_block() -> None:
@@ -45,9 +54,19 @@ def test_a_drift_of_ten_percent_over_the_run_cancels(drift: float) -> None:
     assert judge_blocks([block(0.05, s, drift) for s in (0, 10, 20)], Policy.of()).finding.verdict == "regressed"
 
 
+@pytest.mark.parametrize("drift", [-0.10, 0.10])
+def test_a_drift_over_alternating_processes_cancels(drift: float) -> None:
+    def judged(change: float) -> Interleaved:
+        return judge_blocks([abba(change, s, drift) for s in (0, 10, 20)], Policy.of(), alternating=True)
+
+    assert judged(0.0).finding.verdict == "passed"
+    assert judged(0.05).finding.verdict == "regressed"
+    assert "alternating processes" in judged(0.05).finding.message
+
+
 def test_unequal_sides_are_refused() -> None:
-    with pytest.raises(FluxPerfError, match="made 8 generations and the new one 0"):
-        judge_blocks([(make.measurement(), Measurement(generations=()))], Policy.of())
+    with pytest.raises(FluxPerfError, match="made 2 and 0 generations"):
+        judge_blocks([Block(old_s=(1.0, 1.0), new_s=())], Policy.of())
 
 
 def result(test: str, verdict: Verdict, change: float, metric: str = "latency") -> Result:
@@ -69,3 +88,8 @@ def test_suspects_come_worst_first_in_any_order_of_tests() -> None:
     ]  # fmt: skip
     for ordered in (results, results[::-1]):
         assert [r.test for r in suspects(ordered)] == ["d", "c", "f", "b"]
+
+
+def test_a_lost_speed_up_is_a_suspect_too() -> None:
+    results = [result("a", "regressed", -0.2, "speed-up"), result("b", "regressed", -0.3, "speed-up")]
+    assert [r.test for r in suspects(results)] == ["b", "a"]

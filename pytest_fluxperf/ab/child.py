@@ -1,0 +1,229 @@
+"""The pytest plugin of a child: runs the tests that its conductor names, a generation at a time, when it may.
+
+It is loaded by ``-p`` on the command line that :mod:`~pytest_fluxperf.ab.side` writes. Whatever the user's options say
+of reports, reruns, workers or baselines is the conductor's business and is put out of force here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import socket
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import pytest_fluxperf
+from pytest_fluxperf.ab.protocol import (
+    PROTOCOL,
+    SOCKET_VARIABLE,
+    AnyMessage,
+    Channel,
+    Collected,
+    Finished,
+    Generated,
+    Go,
+    Hello,
+    Plan,
+    Prepared,
+    ProtocolError,
+    Skip,
+)
+from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.results import Generation
+from pytest_fluxperf.session import Session
+from pytest_fluxperf.wiring import BENCH, PAYLOAD, RUN, make_bench, session_of
+
+RUN_VARIABLE = "FLUXPERF_AB_RUN"
+"""Environment variable that holds the name of this child's folder."""
+
+REPORTS_VARIABLE = "FLUXPERF_AB_REPORTS"
+"""Environment variable that holds the folder of the comparison."""
+
+_WITHOUT_FORCE: dict[str, Any] = {
+    "maxfail": 0, "xmlpath": None, "htmlpath": None, "dist": "no", "tx": [], "numprocesses": None, "timeout": 0,
+    "fluxperf_update": None, "fluxperf_append": False, "fluxperf_old_python": None, "fluxperf_strict": False,
+    "fluxperf_profile": False,
+}  # fmt: skip
+"""Options that are the conductor's business, and their value here."""
+
+_SET_ASIDE = ("lfplugin", "nfplugin", "stepwiseplugin", "fluxperf-session")
+"""Plugins that would reorder tests, remember failures, or write a report."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Introduce this process, before anything heavy is imported, and wait to be let in."""
+    descriptor = os.environ.pop(SOCKET_VARIABLE, None)
+    if descriptor is None:
+        raise pytest.UsageError("pytest_fluxperf.ab.child is loaded by an A/B comparison, not by hand")
+    connection = socket.socket(fileno=int(descriptor))
+    connection.set_inheritable(False)
+    strict = bool(config.option.fluxperf_strict)
+    for name, value in _WITHOUT_FORCE.items():
+        if hasattr(config.option, name):
+            setattr(config.option, name, value)
+    config.option.fluxperf_reports = os.environ.pop(REPORTS_VARIABLE)
+    config.stash[RUN] = os.environ.pop(RUN_VARIABLE)
+    channel = Channel(connection)
+    config.pluginmanager.register(_Child(channel, strict), "fluxperf-ab-child")
+    channel.send(Hello(protocol=PROTOCOL, plugin=pytest_fluxperf.__version__, python=platform.python_version()))
+    _heard(channel)
+
+
+def _heard(channel: Channel) -> AnyMessage:
+    """The conductor's next message; without a conductor there is nothing left to do."""
+    try:
+        message = channel.receive()
+    except ProtocolError:
+        pytest.exit("the conductor is gone", returncode=pytest.ExitCode.INTERRUPTED)
+    if not isinstance(message, Go | Plan | Skip):
+        pytest.exit("the conductor ended the comparison", returncode=0)
+    return message
+
+
+class _Child:
+    def __init__(self, channel: Channel, strict: bool) -> None:
+        self._channel = channel
+        self._strict = strict
+        self._refused: dict[str, str] = {}
+        self._reports: list[pytest.TestReport] = []
+        self._turns: _Turns | None = None
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Set plugins aside that have no business here."""
+        manager = session.config.pluginmanager
+        for name in _SET_ASIDE:
+            if manager.has_plugin(name):
+                manager.unregister(name=name)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Leave out what is no fluxperf test, and tests that this environment does not understand."""
+        for item in list(items):
+            try:
+                if item.get_closest_marker("fluxperf"):
+                    make_bench(item)
+                    continue
+            except FluxPerfError as error:
+                self._refused[item.nodeid] = str(error).removeprefix(f"{item.nodeid}: ")
+            items.remove(item)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Tell what was found, and take the plan."""
+        items = {item.nodeid: item for item in session.items if BENCH in item.stash}
+        found = Collected(tests=tuple(items), refused=self._refused)
+        if items:
+            ours = session_of(session.config)
+            found = msgspec.structs.replace(
+                found,
+                lock=str(ours.lock_path),
+                gpu=ours.gpu.name,
+                hardware=ours.hardware,
+                metrics=ours.settings.metrics,
+                strict=self._strict,
+                caveats=tuple(ours.info.caveats),
+            )
+        self._channel.send(found)
+        plan = _heard(self._channel)
+        assert isinstance(plan, Plan)
+        session.items = [items[test] for test in plan.tests if test in items]
+        session.testscollected = len(session.items)
+        if items:
+            ours.turns = self._turns = _Turns(self._channel, ours, plan)
+        if not plan.quality:
+            for item in session.items:
+                bench = item.stash[BENCH]
+                bench.settings = dataclasses.replace(bench.settings, reference="none")
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Run a test when it is this process's turn, and tell what came of it."""
+        message = _heard(self._channel)
+        if isinstance(message, Skip):
+            item.add_marker(pytest.mark.skip(reason=message.reason), append=False)
+        self._reports = []
+        assert self._turns is not None
+        self._turns.begin(item)
+        ran = yield
+        self._channel.send(self._finished(item))
+        return ran
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the reports of the current test."""
+        self._reports.append(report)
+
+    def _finished(self, item: pytest.Item) -> Finished:
+        bench = item.stash[BENCH]
+        held, _ = memory_mib(bench.session.device)
+        payload = item.stash.get(PAYLOAD, None)
+        if payload is not None:
+            return Finished(
+                test=item.nodeid,
+                result=payload,
+                policy=dataclasses.asdict(bench.policy),
+                environment=bench.session.environment,
+                held_mib=held,
+            )
+        for report in self._reports:
+            if report.skipped:
+                reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+                return Finished(test=item.nodeid, skipped=reason.removeprefix("Skipped: "), held_mib=held)
+        failed = next((_one_line(report) for report in self._reports if report.failed), "it was not run")
+        return Finished(test=item.nodeid, failed=failed, held_mib=held)
+
+
+class _Turns:
+    """The conversation during a test, as the bench sees it."""
+
+    def __init__(self, channel: Channel, session: Session, plan: Plan) -> None:
+        self._channel = channel
+        self._session = session
+        self._least = plan.least_pairs
+        self.companions = plan.companions
+        self._test = ""
+        self._workload = ""
+
+    def begin(self, item: pytest.Item) -> None:
+        self._test, self._workload = item.nodeid, item.stash[BENCH].workload.digest
+
+    def passes(self, prompts: int) -> int:
+        return -(-self._least // prompts)
+
+    def wait(self, made: Generation | None, total: int) -> None:
+        if made is None:
+            held, free = memory_mib(self._session.device)
+            self._channel.send(
+                Prepared(test=self._test, workload=self._workload, generations=total, held_mib=held, free_mib=free)
+            )
+        else:
+            self._channel.send(Generated(latency_s=made.latency_s))
+        message = _heard(self._channel)
+        if isinstance(message, Skip):
+            pytest.skip(message.reason)
+
+
+def memory_mib(device: str) -> tuple[float, float]:
+    """Memory that this process holds and that is free beside it, MiB: the device's, or on a CPU the machine's."""
+    if device.startswith("cuda"):
+        import torch
+
+        free, _ = torch.cuda.mem_get_info(device)
+        return torch.cuda.memory_reserved(device) / 2**20, free / 2**20
+    return _mib("/proc/self/status", "VmRSS:"), _mib("/proc/meminfo", "MemAvailable:")
+
+
+def _mib(path: str, name: str) -> float:
+    lines = Path(path).read_text().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+
+
+def _one_line(report: pytest.TestReport) -> str:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = crash.message if crash is not None else str(report.longrepr)
+    return (text.splitlines() or [""])[0].removeprefix("fluxperf: ")

@@ -1,0 +1,408 @@
+"""The order of turns, blocks and tests: who works when, and when enough is known.
+
+Everything happens in one thread, and a child works only while it is asked for its next message: two processes are never
+at work at once.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock
+
+from pytest_fluxperf.ab.protocol import Collected, Finished, Generated, Go, Plan, Prepared, Skip, tolerant
+from pytest_fluxperf.ab.side import Side, SideFailed
+from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.gate.interleaved import (
+    ABBA_PASSES,
+    LEAST_PAIRS,
+    MOST_BLOCKS,
+    MOST_CONFIRMED,
+    Interleaved,
+    judge_blocks,
+)
+from pytest_fluxperf.gate.policy import Policy
+from pytest_fluxperf.results import Block, Environment, Result, Verdict
+
+Mode = Literal["auto", "interleaved", "alternating"]
+
+TIMEOUT_S = 1800.0
+"""Longest silence of a child that is believed: loading and compiling a model is one silence."""
+
+_MEMORY_MARGIN = 1.05
+_MEMORY_RESERVE_MIB = 1024.0
+"""What a second process needs beside the first one's peak: a device context, and fragmentation."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What is compared, and how."""
+
+    old: Path
+    new: Path
+    """Interpreters."""
+    arguments: tuple[str, ...]
+    """Of pytest, the same for both."""
+    folder: Path
+    """For the logs and pictures."""
+    timeout_s: float = TIMEOUT_S
+    mode: Mode = "auto"
+    go_on: bool = False
+    """Whether to compare everything, however many regressions are confirmed."""
+    quality: bool = True
+    """Whether the first block also compares pictures."""
+    least_pairs: int = LEAST_PAIRS
+    companions: tuple[int, ...] = ()
+    """Process groups that hold the device and keep still."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a test could not be compared."""
+
+    verdict: Verdict
+    message: str
+
+
+@dataclass
+class Trial:
+    """One test over the blocks so far."""
+
+    test: str
+    alternating: bool = False
+    old: list[Result] = field(default_factory=list)
+    new: list[Result] = field(default_factory=list)
+    environments: dict[str, Environment] = field(default_factory=dict)
+    """By side."""
+    policy: Policy = field(default_factory=Policy)
+    blocks: list[Block] = field(default_factory=list)
+    interleaved: Interleaved | None = None
+    skipped: str | None = None
+    """Why neither environment runs it."""
+    trouble: Trouble | None = None
+
+    @property
+    def open(self) -> bool:
+        """True as long as another block is wanted."""
+        return not self.trouble and not self.skipped and (self.interleaved is None or self.interleaved.another_block)
+
+    @property
+    def confirmed(self) -> bool:
+        """True for a regression that was confirmed."""
+        return self.interleaved is not None and self.interleaved.finding.verdict == "regressed"
+
+    def take(self, side: str, done: Finished) -> Result | None:
+        """Keep what a side brings back at the end of a test; None when that is no whole measurement."""
+        if done.result is None:
+            return None
+        result: Result = tolerant(done.result, Result)
+        if done.environment is not None:
+            self.environments[side] = done.environment
+        if side == "new":
+            self.policy = tolerant(done.policy, Policy)
+        (self.old if side == "old" else self.new).append(result)
+        return result if result.run is not None or result.measurement.unfit else None
+
+    def fail(self, verdict: Verdict, message: str) -> None:
+        """End it."""
+        self.trouble = Trouble(verdict, message)
+
+
+class Conductor:
+    """Runs a comparison; ``show`` is told of its progress, a line at a time."""
+
+    def __init__(self, terms: Terms, show: Callable[[str], None] = lambda _: None) -> None:
+        self._terms = terms
+        self._show = show
+        self._trials: list[Trial] = []
+        self._current: Trial | None = None
+        self._held: dict[str, float] = {}
+        self.collected: Collected | None = None
+        """What the new environment said of tests, device and model."""
+        self.ended: str | None = None
+        """Why the comparison ended before all was compared."""
+
+    def run(self, tests: Sequence[str] | None = None) -> list[Trial]:
+        """Compare ``tests`` (the worst suspect first), or all that are collected.
+
+        A child that dies, hangs or speaks gibberish ends it; the test at hand fails then, the others are left as they
+        stand. Raises FluxPerfError when nothing could be begun.
+        """
+        self._terms.folder.mkdir(parents=True, exist_ok=True)
+        if tests is not None:
+            self._trials = [Trial(test) for test in tests]
+        try:
+            for number in range(1, MOST_BLOCKS + 1):
+                if number == 1 or self._open(alternating=False):
+                    self._interleave(number, first=number == 1)
+            for number in range(1, MOST_BLOCKS + 1):
+                if self._open(alternating=True):
+                    self._alternate(number)
+        except SideFailed as error:
+            if self._current is None:
+                raise
+            self._current.fail("broken" if error.name == "new" else "invalid", str(error))
+            self.ended = str(error)
+        return self._trials
+
+    # -- generations in turns ------------------------------------------------------------------------------
+
+    def _interleave(self, number: int, *, first: bool) -> None:
+        """A block: a fresh pair of processes over everything that is open."""
+        with self._process("old", str(number)) as old, self._process("new", str(number)) as new:
+            found_old, found_new = self._greeted(old, new)
+            if first:
+                self._begin(found_old, found_new)
+                if self._terms.mode == "alternating":
+                    for trial in self._trials:
+                        trial.alternating = True
+            with self._device(found_new):
+                quality = first and self._terms.quality
+                plan = [trial for trial in self._open(alternating=False) if trial.test in found_new.tests]
+                both = {trial.test for trial in plan if trial.test in found_old.tests}
+                self._plan(old, [trial for trial in plan if trial.test in both], quality, new.group)
+                self._plan(new, plan, quality, old.group)
+                self._held = {"old": 0.0, "new": 0.0}
+                for trial in plan:
+                    if self._enough():
+                        break
+                    self._current = trial
+                    if trial.test in both:
+                        self._pairs(trial, old, new)
+                    else:
+                        reason = found_old.refused.get(trial.test, "it has no such test")
+                        trial.fail("no baseline", f"the old environment cannot run it: {reason}")
+                        trial.take("new", self._drive(new))
+                    self._tell(trial, number)
+                self._current = None
+
+    def _greeted(self, *sides: Side) -> list[Collected]:
+        """Both are understood before either collects, and have collected before either measures."""
+        for side in sides:
+            side.greet()
+        return [side.collect() for side in sides]
+
+    def _begin(self, old: Collected, new: Collected) -> None:
+        """Make the trials of what was collected."""
+        self.collected = new
+        for test, reason in new.refused.items():
+            raise FluxPerfError(f"{test}: {reason}")
+        if not new.tests:
+            raise FluxPerfError("no fluxperf test was collected; name the tests after --")
+        if old.gpu and (old.gpu, old.hardware) != (new.gpu, new.hardware):
+            raise FluxPerfError(f"the environments see different hardware: {old.hardware} and {new.hardware}")
+        if not self._trials:
+            self._trials = [Trial(test) for test in new.tests]
+        for trial in self._trials:
+            if trial.test not in new.tests:
+                trial.fail("invalid", "the new environment's process did not collect the test again")
+
+    def _pairs(self, trial: Trial, old: Side, new: Side) -> None:
+        """One test: both warm up, then they take turns AB BA AB ..."""
+        warm = old.ask(Go())
+        if isinstance(warm, Finished):
+            self._old_cannot(trial, warm, lambda: self._drive(new))
+            return
+        assert isinstance(warm, Prepared)
+        if self._terms.mode == "auto" and not fits(warm, self._held["new"]):
+            trial.alternating = True
+            for side in (old, new):
+                self._leave(side, "two copies do not fit in memory")
+            return
+        ready = new.ask(Go())
+        if isinstance(ready, Finished):
+            self._new_cannot(trial, ready)
+            self._leave(old, "the new environment cannot run it")
+            return
+        assert isinstance(ready, Prepared)
+        if warm.workload != ready.workload or warm.generations != ready.generations:
+            trial.fail("no baseline", "the two environments were asked for different pictures")
+            for side in (old, new):
+                self._leave(side, "no comparison is possible")
+            return
+        for pair in range(warm.generations):
+            for side in (old, new) if pair % 2 == 0 else (new, old):
+                made = side.ask(Go())
+                if isinstance(made, Generated):
+                    continue
+                assert isinstance(made, Finished)
+                if side is old:
+                    self._old_cannot(trial, made, lambda: self._drive(new))
+                else:
+                    self._new_cannot(trial, made)
+                    self._leave(old, "the new environment failed")
+                return
+        done = {side.name: self._finished(side) for side in (old, new)}
+        before, after = trial.take("old", done["old"]), trial.take("new", done["new"])
+        if after is None:
+            self._new_cannot(trial, done["new"], taken=True)
+        elif before is None:
+            self._old_cannot(trial, done["old"])
+        else:
+            self._judge(trial, [before], [after])
+
+    # -- whole processes in turns --------------------------------------------------------------------------
+
+    def _alternate(self, number: int) -> None:
+        """A block of four fresh processes, old, new, new, old, over everything that is open and does not fit twice."""
+        plan = self._open(alternating=True)
+        done: dict[str, dict[str, list[Result]]] = {trial.test: {"old": [], "new": []} for trial in plan}
+        for label, name in (("a", "old"), ("a", "new"), ("b", "new"), ("b", "old")):
+            with self._process(name, f"{number}{label}-alone") as side:
+                (found,) = self._greeted(side)
+                with self._device(found):
+                    here = [trial for trial in plan if trial.open and trial.test in found.tests]
+                    self._plan(side, here, self._terms.quality and number == 1 and label == "a")
+                    for trial in here:
+                        self._current = trial
+                        finished = self._drive(side)
+                        result = trial.take(name, finished)
+                        if result is not None:
+                            done[trial.test][name].append(result)
+                        elif name == "new":
+                            self._new_cannot(trial, finished, taken=True)
+                        else:
+                            self._old_cannot(trial, finished)
+                    self._current = None
+        for trial in plan:
+            if not trial.trouble and not trial.skipped:
+                sides = done[trial.test]
+                if len(sides["old"]) == len(sides["new"]) == ABBA_PASSES:
+                    self._judge(trial, sides["old"], sides["new"])
+                else:
+                    trial.fail("no baseline", "the old environment cannot run it: it has no such test")
+            self._tell(trial, number)
+
+    # -- what both have in common --------------------------------------------------------------------------
+
+    @contextmanager
+    def _process(self, name: str, label: str) -> Iterator[Side]:
+        terms = self._terms
+        python = terms.old if name == "old" else terms.new
+        with Side(name, label, python, terms.arguments, terms.folder, terms.timeout_s) as side:
+            yield side
+        self._keep_pictures(side)
+
+    def _keep_pictures(self, side: Side) -> None:
+        """Move a side's pictures, which are named by their content, to the comparison's own."""
+        images = self._terms.folder / "images"
+        images.mkdir(exist_ok=True)
+        for picture in (side.folder / "images").glob("*"):
+            picture.replace(images / picture.name)
+        shutil.rmtree(side.folder, ignore_errors=True)
+
+    @contextmanager
+    def _device(self, found: Collected) -> Iterator[None]:
+        with ExitStack() as stack:
+            if found.lock:
+                stack.enter_context(FileLock(found.lock))
+            yield
+
+    def _plan(self, side: Side, trials: Sequence[Trial], quality: bool, *companions: int) -> None:
+        side.plan(
+            Plan(
+                tests=tuple(trial.test for trial in trials),
+                least_pairs=self._terms.least_pairs,
+                quality=quality,
+                companions=(*self._terms.companions, *companions),
+            )
+        )
+
+    def _open(self, *, alternating: bool) -> list[Trial]:
+        """What is undecided, the worst suspect first (as given, before anything is known)."""
+        if self._enough():
+            return []
+        found = [trial for trial in self._trials if trial.open and trial.alternating == alternating]
+
+        def worst(trial: Trial) -> float:
+            return -(trial.interleaved.finding.change or 0.0) if trial.interleaved else 0.0
+
+        return sorted(found, key=worst)
+
+    def _enough(self) -> bool:
+        confirmed = sum(trial.confirmed for trial in self._trials)
+        if self._terms.go_on or confirmed < MOST_CONFIRMED:
+            return False
+        if any(trial.open for trial in self._trials):
+            self.ended = f"{confirmed} regressions are confirmed"
+        return True
+
+    def _judge(self, trial: Trial, old: Sequence[Result], new: Sequence[Result]) -> None:
+        for result in (*new, *old):
+            if result.measurement.unfit:
+                trial.fail("invalid", result.measurement.unfit[0])
+                return
+        before, after = (
+            tuple(made.latency_s for result in side for made in result.measurement.generations) for side in (old, new)
+        )
+        trial.blocks.append(Block(old_s=before, new_s=after))
+        trial.interleaved = judge_blocks(trial.blocks, trial.policy, alternating=trial.alternating)
+
+    def _drive(self, side: Side) -> Finished:
+        """Let a side run its next test without turns."""
+        while not isinstance(message := side.ask(Go()), Finished):
+            pass
+        return message
+
+    def _finished(self, side: Side) -> Finished:
+        done = side.ask(Go())
+        assert isinstance(done, Finished)
+        self._held[side.name] = done.held_mib
+        return done
+
+    def _leave(self, side: Side, reason: str) -> None:
+        """Have a side leave its current test, or its next one."""
+        done = side.ask(Skip(reason=reason))
+        assert isinstance(done, Finished)
+        self._held[side.name] = done.held_mib
+
+    def _old_cannot(self, trial: Trial, done: Finished, run_new: Callable[[], Finished] | None = None) -> None:
+        """The old environment has no whole measurement: the new one is measured alone, with nothing to compare."""
+        trial.fail("no baseline", f"the old environment cannot run it: {self._why(done)}")
+        if run_new is None:
+            return
+        finished = run_new()
+        if trial.take("new", finished) is None and done.skipped and finished.skipped:
+            trial.trouble, trial.skipped = None, finished.skipped
+        elif finished.result is None:
+            trial.fail("broken", f"neither environment can run it: {self._why(finished)}")
+
+    def _new_cannot(self, trial: Trial, done: Finished, *, taken: bool = False) -> None:
+        if not taken:
+            trial.take("new", done)
+        trial.fail("broken", f"the old environment runs it, the new one does not: {self._why(done)}")
+
+    @staticmethod
+    def _why(done: Finished) -> str:
+        """What a side said of a test that it did not measure."""
+        if done.result is not None:
+            problems = tolerant(done.result, Result).measurement.problems
+            return str(problems[0]) if problems else "it compiled anew while it was measured"
+        return done.skipped or done.failed or "no measurement"
+
+    def _tell(self, trial: Trial, number: int) -> None:
+        if trial.trouble:
+            said = f"{trial.trouble.verdict}: {trial.trouble.message}"
+        elif trial.skipped:
+            said = f"skipped: {trial.skipped}"
+        elif trial.interleaved:
+            found = trial.interleaved.finding
+            verdict = "undecided" if trial.interleaved.another_block else found.verdict
+            said = f"{verdict}: {found.message}"
+        else:
+            said = "does not fit in memory twice: whole processes will alternate"
+        self._show(f"block {number}: {trial.test}: {said}")
+
+
+def fits(first: Prepared, second_held_mib: float) -> bool:
+    """Whether a second process can run beside the first, judged by what the first one holds when it is warm.
+
+    The second may already hold memory from earlier tests, which it will use again.
+    """
+    need = _MEMORY_MARGIN * first.held_mib + _MEMORY_RESERVE_MIB
+    return first.free_mib + second_held_mib >= need

@@ -1,0 +1,182 @@
+"""Results made of what a comparison brought back: the old environment's half is the new one's baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from pytest_fluxperf.ab.conductor import Trial
+from pytest_fluxperf.baseline.codec import BASELINE_FORMAT
+from pytest_fluxperf.baseline.environment import diff
+from pytest_fluxperf.gate.verdict import judge
+from pytest_fluxperf.quality.metrics import Metrics
+from pytest_fluxperf.quality.reference import compare
+from pytest_fluxperf.results import (
+    Baseline,
+    Comparison,
+    Hardware,
+    Judgement,
+    Measurement,
+    Picture,
+    Quality,
+    Result,
+    Run,
+    Skipped,
+)
+
+STORED = "baseline"
+"""``Quality.reference`` where pictures are compared with those of the old environment itself."""
+
+
+def comparison_of(trial: Trial) -> Comparison | None:
+    """The record of a comparison; None when not a single block was measured."""
+    if trial.interleaved is None:
+        return None
+    finding = trial.interleaved.finding
+    assert finding.change is not None
+    assert finding.low is not None
+    assert finding.high is not None
+    old, new = trial.environments["old"], trial.environments["new"]
+    return Comparison(
+        mode="alternating" if trial.alternating else "interleaved",
+        blocks=tuple(trial.blocks),
+        change=finding.change,
+        low=finding.low,
+        high=finding.high,
+        decided=not trial.interleaved.another_block and trial.interleaved.warning is None,
+        generations=sum(len(block.old_s) + len(block.new_s) for block in trial.blocks),
+        warmups=sum(len(result.measurement.warmup_s) for result in (*trial.old, *trial.new)),
+        old=old.digest,
+        new=new.digest,
+        packages={name: (before, after) for name, before, after in diff(old, new)},
+    )
+
+
+def result_of(trial: Trial, hardware: Hardware, folder: Path, metrics: Sequence[str]) -> Result | Skipped:
+    """The result of a trial of ``fluxperf ab``, judged by everything the gate judges, the latency by rule 2.
+
+    ``folder`` holds the pictures; where those of old and new differ they are compared by ``metrics``.
+    """
+    known = [*trial.new, *trial.old]
+    if trial.skipped or not known:
+        reason = trial.skipped or (trial.trouble.message if trial.trouble else "the comparison ended before it")
+        return Skipped(test=trial.test, recipe=None, reason=reason)
+    first = known[0]
+    baseline = _baseline(trial, hardware)
+    result = msgspec.structs.replace(
+        first,
+        measurement=_joined([r.measurement for r in trial.new]),
+        quality=first.quality if trial.new and not _is_stored(first.quality) else None,
+        drift=None,
+        baseline=baseline,
+        comparison=comparison_of(trial),
+        duration_s=round(sum(r.duration_s for r in known), 3),
+    )
+    if trial.trouble:
+        return msgspec.structs.replace(result, judgement=_troubled(trial))
+    if trial.interleaved is None or baseline is None:
+        return Skipped(test=trial.test, recipe=first.recipe, reason="the comparison ended before it")
+    drift = _drift(trial, folder, metrics)
+    judgement = judge(
+        result.measurement,
+        result.quality,
+        baseline,
+        trial.policy,
+        drift=drift,
+        hardware=hardware,
+        environment=trial.environments["new"],
+        workload=result.workload,
+        recipe=result.recipe,
+        reference=result.reference,
+        interleaved=trial.interleaved,
+    )
+    return msgspec.structs.replace(result, drift=drift, judgement=judgement)
+
+
+def _baseline(trial: Trial, hardware: Hardware) -> Baseline | None:
+    """The old environment's measurements in the form of a baseline."""
+    runs = _runs(trial.old)
+    if not runs:
+        return None
+    first = trial.old[0]
+    environment = trial.environments["old"]
+    return Baseline(
+        format=BASELINE_FORMAT,
+        test=trial.test,
+        recipe=first.recipe,
+        reference=first.reference,
+        hardware=hardware,
+        workload=first.workload,
+        environments={environment.digest: environment},
+        runs=runs,
+        tau0=trial.policy.tau0,
+        nu0=trial.policy.nu0,
+    )
+
+
+def _runs(results: Sequence[Result]) -> tuple[Run, ...]:
+    """One run a process; scores, which the first process alone has, hold for all (the same seed is bit-identical)."""
+    runs = [result.run for result in results if result.run is not None]
+    return tuple(
+        msgspec.structs.replace(
+            run,
+            samples=tuple(
+                msgspec.structs.replace(
+                    sample, score=known.score, picture=known.picture, reference_picture=known.reference_picture
+                )
+                for sample, known in zip(run.samples, runs[0].samples, strict=True)
+            ),
+        )
+        for run in runs
+    )
+
+
+def _joined(measurements: Sequence[Measurement]) -> Measurement:
+    """The blocks' measurements as one."""
+    if not measurements:
+        return Measurement(generations=())
+    peaks = [m.peak_memory_mib for m in measurements if m.peak_memory_mib is not None]
+    return msgspec.structs.replace(
+        measurements[0],
+        generations=tuple(g for m in measurements for g in m.generations),
+        warmup_s=tuple(s for m in measurements for s in m.warmup_s),
+        peak_memory_mib=max(peaks, default=None),
+        graph_breaks=max(m.graph_breaks for m in measurements),
+        recompiles=sum(m.recompiles for m in measurements),
+        recompile_reasons=tuple(reason for m in measurements for reason in m.recompile_reasons),
+        problems=tuple(problem for m in measurements for problem in m.problems),
+        unfit=tuple(reason for m in measurements for reason in m.unfit),
+    )
+
+
+def _troubled(trial: Trial) -> Judgement:
+    assert trial.trouble is not None
+    return Judgement(
+        verdict=trial.trouble.verdict,
+        message=trial.trouble.message,
+        gated=trial.trouble.verdict != "no baseline",
+    )
+
+
+def _drift(trial: Trial, folder: Path, metrics: Sequence[str]) -> Quality | None:
+    """The new environment's reference pictures (a body without our pipeline: its own) against the old one's."""
+    old, new = trial.old[0], trial.new[0]
+    before, after = _pictures(old), _pictures(new)
+    if not before or len(before) != len(after) or [p.sha256 for p in before] == [p.sha256 for p in after]:
+        return None
+    return compare(after, before, STORED, Metrics(metrics, "cpu"), folder)
+
+
+def _pictures(result: Result) -> tuple[Picture, ...]:
+    if result.quality is not None and not _is_stored(result.quality):
+        return result.quality.references
+    if result.reference != STORED:
+        return ()
+    made = result.measurement.generations[: len(result.workload.prompts)]
+    return tuple(g.picture for g in made if g.picture is not None)
+
+
+def _is_stored(quality: Quality | None) -> bool:
+    return quality is not None and quality.reference == STORED

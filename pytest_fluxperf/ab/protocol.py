@@ -1,0 +1,201 @@
+"""What crosses between the conductor and its two children: typed JSON lines over a socket.
+
+A child works only between a message it received and the one message it answers with, so at any time at most one of
+the two works: the turn is the conversation itself.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.results import Environment, Hardware
+
+PROTOCOL = 1
+"""Raised when an older side could misread a message. Fields may be added: what a side does not know it ignores."""
+
+SOCKET_VARIABLE = "FLUXPERF_AB_SOCKET"
+"""Environment variable that holds the number of the child's end of the socket."""
+
+_LONGEST_LINE = 256 * 2**20
+
+
+class ProtocolError(FluxPerfError):
+    """The other side closed, fell silent, or said something that is no message."""
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="say", tag=str.lower):
+    """Base of all messages."""
+
+
+# From a child ---------------------------------------------------------------------------------------------
+
+
+class Hello(Message, frozen=True, kw_only=True):
+    """First words, before anything is imported that measures."""
+
+    protocol: int
+    plugin: str
+    """Version of pytest-fluxperf."""
+    python: str
+
+
+class Collected(Message, frozen=True, kw_only=True):
+    """The tests were found, and device, model and prompts checked."""
+
+    tests: tuple[str, ...]
+    refused: dict[str, str] = {}
+    """Tests whose recipe or marker this environment does not know, and why."""
+    lock: str | None = None
+    """File of the device's lock."""
+    gpu: str = ""
+    hardware: Hardware | None = None
+    metrics: tuple[str, ...] = ()
+    strict: bool = False
+    caveats: tuple[str, ...] = ()
+    """What the model under test cannot tell."""
+
+
+class Prepared(Message, frozen=True, kw_only=True):
+    """The test is set up and warm."""
+
+    test: str
+    workload: str
+    """Digest of what it generates."""
+    generations: int
+    """How many are to come."""
+    held_mib: float
+    """Device memory (on a CPU: resident) of this process, now that it has run the test."""
+    free_mib: float
+    """Device memory that is free beside it."""
+
+
+class Generated(Message, frozen=True, kw_only=True):
+    """One generation was made."""
+
+    latency_s: float
+
+
+class Finished(Message, frozen=True, kw_only=True):
+    """The test is over and torn down. One of ``result``, ``skipped`` and ``failed`` is set."""
+
+    test: str
+    result: dict[str, Any] | None = None
+    """A :class:`~pytest_fluxperf.results.Result` as plain builtins."""
+    policy: dict[str, Any] | None = None
+    """The test's tolerances, the fields of :class:`~pytest_fluxperf.gate.policy.Policy`."""
+    environment: Environment | None = None
+    skipped: str | None = None
+    failed: str | None = None
+    """Why there is no result: one line."""
+    held_mib: float = 0.0
+
+
+# To a child -----------------------------------------------------------------------------------------------
+
+
+class Go(Message, frozen=True, kw_only=True):
+    """It is your turn: go on to the next message."""
+
+
+class Plan(Message, frozen=True, kw_only=True):
+    """Run these tests, in this order."""
+
+    tests: tuple[str, ...]
+    least_pairs: int
+    """Generations of a test at least; prompts are gone through as often as that takes."""
+    quality: bool
+    """Whether pictures are to be compared with the reference recipe's."""
+    companions: tuple[int, ...] = ()
+    """Process groups that hold the device as well and keep still."""
+
+
+class Skip(Message, frozen=True, kw_only=True):
+    """Leave the current test as it stands; answered by :class:`Finished`."""
+
+    reason: str
+
+
+class Stop(Message, frozen=True, kw_only=True):
+    """No more tests."""
+
+
+AnyMessage = Hello | Collected | Prepared | Generated | Finished | Go | Plan | Skip | Stop
+
+
+class Channel:
+    """One end of the conversation."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._buffer = b""
+
+    def send(self, message: AnyMessage) -> None:
+        """Say something; raises :class:`ProtocolError` when the other side is gone."""
+        try:
+            self._socket.sendall(msgspec.json.encode(message) + b"\n")
+        except OSError:
+            raise ProtocolError("ended") from None
+
+    def receive(self, timeout_s: float | None = None) -> AnyMessage:
+        """The other side's next message.
+
+        Raises :class:`ProtocolError`: it ended, said nothing for ``timeout_s`` seconds, or what it said is no message.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        scanned = 0
+        while (end := self._buffer.find(b"\n", scanned)) < 0:
+            scanned = len(self._buffer)
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and (left <= 0 or not select.select([self._socket], [], [], left)[0]):
+                raise ProtocolError(f"did not answer for {timeout_s:.4g} s")
+            try:
+                more = self._socket.recv(2**16)
+            except OSError:
+                more = b""
+            if not more:
+                raise ProtocolError("ended")
+            self._buffer += more
+            if len(self._buffer) > _LONGEST_LINE:
+                raise ProtocolError(f"sent what is no message of this protocol: {self._buffer[:60]!r}")
+        line, self._buffer = self._buffer[:end], self._buffer[end + 1 :]
+        try:
+            message: AnyMessage = tolerant(msgspec.json.decode(line), AnyMessage)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise ProtocolError(f"sent what is no message of this protocol: {line[:60]!r}") from None
+        return message
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+
+def tolerant(value: Any, kind: Any) -> Any:
+    """``value`` (plain builtins) as ``kind``, without the fields that this version does not know."""
+    return msgspec.convert(_known(value, inspect.type_info(kind)), kind)
+
+
+def _known(value: Any, kind: inspect.Type) -> Any:
+    match kind:
+        case inspect.UnionType() if isinstance(value, dict):
+            options = [option for option in kind.types if isinstance(option, inspect.StructType)]
+            fits = [o for o in options if o.tag_field is None or value.get(o.tag_field) == o.tag]
+            return _known(value, fits[0]) if fits else value
+        case inspect.UnionType() if isinstance(value, list):
+            lists = [o for o in kind.types if isinstance(o, inspect.VarTupleType | inspect.ListType)]
+            return _known(value, lists[0]) if lists else value
+        case inspect.StructType() | inspect.DataclassType() if isinstance(value, dict):
+            known = {field.encode_name: field.type for field in kind.fields}
+            tag = getattr(kind, "tag_field", None)
+            return {k: _known(v, known[k]) if k in known else v for k, v in value.items() if k in known or k == tag}
+        case inspect.VarTupleType() | inspect.ListType() if isinstance(value, list | tuple):
+            return [_known(item, kind.item_type) for item in value]
+        case inspect.DictType() if isinstance(value, dict):
+            return {key: _known(item, kind.value_type) for key, item in value.items()}
+    return value

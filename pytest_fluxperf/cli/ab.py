@@ -1,0 +1,105 @@
+"""``fluxperf ab``: two environments in turns, from the command line to the report."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest_fluxperf
+from pytest_fluxperf.ab.conductor import Conductor, Mode, Terms
+from pytest_fluxperf.ab.outcome import result_of
+from pytest_fluxperf.ab.side import find_python
+from pytest_fluxperf.bench import fails
+from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.report import write_reports
+from pytest_fluxperf.report.terminal import terminal_summary
+from pytest_fluxperf.results import RESULTS_FORMAT, Result, RunDocument, Skipped
+from pytest_fluxperf.wiring import new_run_name
+
+_NOT_HERE = ("--fluxperf-update", "--fluxperf-append", "--fluxperf-old-python", "--fluxperf-reports")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line."""
+
+    old: str
+    new: str
+    arguments: tuple[str, ...]
+    reports: Path
+    timeout_s: float
+    mode: Mode
+    go_on: bool
+
+
+def ab(request: Request) -> int:
+    """Compare, write the report, and print the summary; 1 when something failed or nothing was judged."""
+    for argument in request.arguments:
+        if argument.partition("=")[0] in _NOT_HERE:
+            raise FluxPerfError(f"{argument.partition('=')[0]} has no place in a comparison of two environments")
+    start, run = time.monotonic(), new_run_name()
+    folder = _made(request.reports / run)
+    terms = Terms(
+        old=find_python(request.old),
+        new=find_python(request.new),
+        arguments=request.arguments,
+        folder=folder,
+        timeout_s=request.timeout_s,
+        mode=request.mode,
+        go_on=request.go_on,
+    )
+    conductor = Conductor(terms, show=lambda line: print(line, flush=True))
+    trials = conductor.run()
+    found = conductor.collected
+    assert found is not None
+    assert found.hardware is not None
+    made = [result_of(trial, found.hardware, folder, found.metrics) for trial in trials]
+    results = tuple(result for result in made if isinstance(result, Result))
+    environment = next((trial.environments["new"] for trial in trials if "new" in trial.environments), None)
+    if environment is None:
+        raise FluxPerfError(conductor.ended or f"the new environment ran none of the tests; see the logs in {folder}")
+    ended = [f"the comparison ended early: {conductor.ended}"] if conductor.ended else []
+    document = RunDocument(
+        format=RESULTS_FORMAT,
+        session=run,
+        time_utc=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        plugin=pytest_fluxperf.__version__,
+        gpu=found.gpu,
+        hardware=found.hardware,
+        environment=environment,
+        command=("fluxperf", *sys.argv[1:]),
+        collected=len(made),
+        gated=sum(result.judgement.gated for result in results),
+        results=results,
+        skipped=tuple(skipped for skipped in made if isinstance(skipped, Skipped)),
+        warnings=(*found.caveats, *ended),
+        duration_s=round(time.monotonic() - start, 3),
+    )
+    return _reported(document, folder, strict=found.strict)
+
+
+def _reported(document: RunDocument, folder: Path, *, strict: bool) -> int:
+    paths = write_reports(document, folder)
+    for line in terminal_summary(document, shutil.get_terminal_size().columns):
+        print(line)
+    if not document.gated:
+        print("fluxperf: this comparison gated nothing, so it fails")
+    print(f"report: {os.path.relpath(paths.html)}")
+    failed = [result for result in document.results if fails(result.judgement, strict=strict, update=None)]
+    return int(bool(failed) or not document.gated or (strict and bool(document.skipped)))
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise FluxPerfError(
+            f"the reports folder {folder.parent} cannot be written ({error.strerror or error}); "
+            "choose another by --reports"
+        ) from None
+    return folder.absolute()
