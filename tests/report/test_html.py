@@ -362,17 +362,19 @@ def test_raw_values_are_copied(open_page):
 
 
 def test_printing_shows_every_test_and_no_control(open_page):
-    page = open_page("failing")
+    page = open_page("failing", dark=True)
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details.test[open]").count() == 16
     assert not page.locator(".tools").is_visible()
     assert not page.locator("#theme").is_visible()
     assert page.locator(".trio").last.is_visible()
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(24, 32, 42)"
     page.set_viewport_size({"width": 720, "height": 1000})  # A4 between its margins
     assert page.evaluate("document.documentElement.scrollWidth") <= 720
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.locator("details.test[open]").count() == 1
+    assert page.evaluate("document.documentElement.dataset.theme === undefined")
     assert page.pdf(format="A4").startswith(b"%PDF")
 
 

@@ -79,13 +79,20 @@
     if (summary && !summary.parentElement.open) history.replaceState(null, "", `#${summary.parentElement.id}`);
   });
 
-  // printing shows every test, and leaves the page as it was
+  // printing shows every test, dark on light, and leaves the page as it was
   let closed = [];
+  let theme;
   addEventListener("beforeprint", () => {
+    theme = root.dataset.theme;
+    root.dataset.theme = "light";
     closed = tests.filter((test) => !test.open);
     closed.forEach((test) => { test.open = true; });
   });
-  addEventListener("afterprint", () => closed.forEach((test) => { test.open = false; }));
+  addEventListener("afterprint", () => {
+    closed.forEach((test) => { test.open = false; });
+    if (theme) root.dataset.theme = theme;
+    else delete root.dataset.theme;
+  });
 
   // copying the raw values
   document.addEventListener("click", (event) => {
