@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -102,6 +103,16 @@ class Phase:
     change: float | None
 
 
+@dataclass(frozen=True)
+class BlockLine:
+    """One block of an A/B comparison: pairs, median seconds of both sides, and the median relative change of a pair."""
+
+    pairs: int
+    old_s: float
+    new_s: float
+    change: float
+
+
 class Test:
     """What the page shows of one test."""
 
@@ -144,6 +155,21 @@ class Test:
                 ],
             )
             for label, parts in bars
+        ]
+
+    @cached_property
+    def blocks(self) -> list[BlockLine]:
+        """The blocks of the A/B comparison, where there was one."""
+        found = self.result.comparison.blocks if self.result.comparison else ()
+        return [
+            BlockLine(
+                len(block.new_s),
+                statistics.median(block.old_s),
+                statistics.median(block.new_s),
+                statistics.median(new / old - 1 for old, new in zip(block.old_s, block.new_s, strict=False)),
+            )
+            for block in found
+            if block.old_s and block.new_s
         ]
 
     @cached_property

@@ -18,6 +18,7 @@ import report_documents as documents
 
 from pytest_fluxperf.report import load_document, thumbnails, write_reports
 from pytest_fluxperf.report.html import render_html
+from pytest_fluxperf.results import Block, Comparison
 
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -434,6 +435,20 @@ def test_drift_shows_the_stored_pictures_beside_now(tmp_path):
     html = render_html(documents.document([drifted]), [tmp_path])
     assert "has drifted from the baseline" in html
     assert html.count('data-first="stored" data-second="now"') == 8
+
+
+def test_an_ab_comparison_is_shown_by_block(tmp_path):
+    blocks = (Block(old_s=(2.0, 4.0, 3.0), new_s=(2.1, 4.2, 3.15)), Block(old_s=(2.0, 4.0), new_s=(2.2, 4.4)))
+    found = Comparison(
+        mode="interleaved", blocks=blocks, change=0.07, low=0.05, high=0.09, decided=True, generations=10,
+        old="a", new="b", packages={"torch": ("2.11.0", "2.13.0")},
+    )  # fmt: skip
+    result = msgspec.structs.replace(documents.result("bf16"), comparison=found)
+    html = render_html(documents.document([result]), [tmp_path])
+    assert "Old and new environment in turns: +7.0 % [+5.0 %, +9.0 %]" in html
+    assert "torch 2.11.0 → 2.13.0" in html
+    assert "<td>3</td><td>3.000</td><td>3.150</td><td>+5.0 %</td>" in html
+    assert "<td>2</td><td>3.000</td><td>3.300</td><td>+10.0 %</td>" in html
 
 
 def test_forty_tests_of_eight_prompts_stay_under_ten_mebibytes(tmp_path):
