@@ -54,9 +54,9 @@ def render_markdown(
 def escape(text: str) -> str:
     """``text`` as literal Markdown on one line: no markup, links, mentions, HTML, or table breaks."""
     shown = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    shown = shown.replace("#", "&#35;").replace("://", ":&#47;&#47;")  # before what follows brings entities of its own
     shown = re.sub(r"([\\`*_{}\[\]|~$])", r"\\\1", shown)
     shown = re.sub(r"^(\s*)([-+]|\d+(?=[.)]))", r"\1&#8203;\2", shown)  # no list starts here
-    shown = shown.replace("://", ":&#47;&#47;").replace("#", "&#35;")
     return re.sub(r"(?<!\w)@(?=\w)", "&#64;&#8203;", shown)
 
 

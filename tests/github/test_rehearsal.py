@@ -121,7 +121,7 @@ def test_a_pin_that_slows_a_recipe_down_blocks_and_is_named(runner):
     assert annotations.startswith("::error file=perf_tests/test_served.py,title=")
     text = comment(here)
     assert "regressed" in text.splitlines()[0]
-    assert "planted" in text
+    assert "why: planted 1.0 → 2.0" in text
     assert "<code>1.0</code>" in text
     assert "<code>2.0</code>" in text
     assert "https://github.example/octo/repo/actions/runs/7" in text

@@ -16,7 +16,7 @@ import report_documents as documents
 
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.report import junit_properties, load_document, merge, write_document
-from pytest_fluxperf.report.markdown import COMMENT_LIMIT, render_markdown
+from pytest_fluxperf.report.markdown import COMMENT_LIMIT, escape, render_markdown
 from pytest_fluxperf.report.migrations import MIGRATIONS
 from pytest_fluxperf.report.terminal import progress_line, terminal_summary
 from pytest_fluxperf.report.text import columns
@@ -129,6 +129,11 @@ def test_progress_fits_the_line():
     line = progress_line("perf_tests/test_caching.py::test_fora[x]", "fp32+fora", 3, 8, 1.234, width=60)
     assert line == "test_fora[x] fp32+fora 3/8  p50 1.234 s"
     assert columns(progress_line("t" * 300, None, 3, 8, 1.0, width=40)) <= 40
+
+
+def test_markdown_escapes_each_character_once():
+    assert escape("3.11.7") == "&#8203;3.11.7"
+    assert escape("#1 http://a @b <i>") == "&#35;1 http:&#47;&#47;a &#64;&#8203;b &lt;i&gt;"
 
 
 def test_markdown_says_the_same_and_escapes():
