@@ -19,7 +19,9 @@ import numpy as np
 
 from pytest_fluxperf.baseline.names import baseline_path
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.gate.interleaved import Interleaved
 from pytest_fluxperf.gate.policy import Policy
+from pytest_fluxperf.gate.statistics import PASS_CONFIDENCE_AB
 from pytest_fluxperf.gate.verdict import another_round, judge, record
 from pytest_fluxperf.measure import runner as measuring
 from pytest_fluxperf.measure import telemetry
@@ -231,6 +233,12 @@ class Bench:
         folder = stem.parent.relative_to(session.folder)
         return _replace(measurement, kernels=_replace(table, traces=tuple(str(folder / name) for name in table.traces)))
 
+    def judged_again(self, result: Result, interleaved: Interleaved) -> Judgement:
+        """The judgement on a result of this bench, its latency judged by a comparison with the old environment."""
+        return self._judge(
+            result.measurement, result.quality, result.drift, result.baseline, self.policy, interleaved=interleaved
+        )
+
     def _judge(
         self,
         measurement: Measurement,
@@ -238,6 +246,7 @@ class Bench:
         drift: Quality | None,
         baseline: Baseline | None,
         policy: Policy,
+        interleaved: Interleaved | None = None,
     ) -> Judgement:
         session = self.session
         return judge(
@@ -251,6 +260,7 @@ class Bench:
             workload=self.workload,
             recipe=self.recipe,
             reference=self.reference,
+            interleaved=interleaved,
         )
 
     @staticmethod
@@ -356,6 +366,7 @@ class Bench:
             max_lpips=s.max_lpips,
             quality_tolerance=s.quality_tolerance,
             strict=self.session.settings.strict,
+            pass_confidence=PASS_CONFIDENCE_AB if self.session.settings.old_python else None,
             m=max(1, self.session.configurations),
         )
         if self.session.hardware.kind == "cpu" and s.max_memory_growth is None:

@@ -60,6 +60,9 @@ class RunSettings:
     latency: LatencyMode
     metrics: tuple[str, ...]
     profile: bool = False
+    old_python: str | None = None
+    """Environment that stage one's suspects are interleaved with."""
+    ab_timeout_s: float = 1800.0
     """Profile one more generation of every test."""
     command_line: Mapping[str, Any] = field(default_factory=dict)
     ini: Mapping[str, Any] = field(default_factory=dict)
@@ -200,6 +203,12 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="LIST",
         help=f"image metrics, from {','.join(METRICS)} (default: {','.join(DEFAULT_METRICS)})",
     )
+    add("--fluxperf-old-python", metavar="PATH",
+        help="Python or virtual environment with the old packages: what the baseline alone cannot pass is measured "
+        "again, this environment and that one in turns")  # fmt: skip
+    add("--fluxperf-ab-timeout", metavar="SECONDS", help="longest silence of a process in such a comparison (1800)")
+    parser.addini("fluxperf_old_python", help="default of --fluxperf-old-python")
+    parser.addini("fluxperf_ab_timeout", help="default of --fluxperf-ab-timeout")
     add("--fluxperf-profile", action="store_true",
         help="profile one more generation of each test: kernels that moved, traces for Perfetto")  # fmt: skip
     parser.addini("fluxperf_profile", type="bool", help="default of --fluxperf-profile")
@@ -273,10 +282,19 @@ def run_settings(config: pytest.Config) -> RunSettings:
         strict=bool(config.getoption("fluxperf_strict")),
         latency=latency,  # type: ignore[arg-type]
         metrics=metrics,
+        old_python=None if update else pick("old_python"),
+        ab_timeout_s=_checked_timeout(pick("ab_timeout")),
         profile=bool(config.getoption("fluxperf_profile") or config.getini("fluxperf_profile")),
         command_line=command_line,
         ini=ini,
     )
+
+
+def _checked_timeout(value: str | None) -> float:
+    try:
+        return 1800.0 if value is None else float(_number(0, strict=True)(value))
+    except SettingError as error:
+        raise SettingError(f"--fluxperf-ab-timeout {error}") from None
 
 
 def item_settings(run: RunSettings, marks: list[pytest.Mark], test: str) -> ItemSettings:

@@ -36,7 +36,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)
     config.pluginmanager.register(fixtures, "fluxperf-fixtures")
     try:
-        config.stash[SETTINGS] = options.run_settings(config)
+        settings = config.stash[SETTINGS] = options.run_settings(config)
+        if settings.old_python and not config.pluginmanager.has_plugin("fluxperf-ab-child"):
+            from pytest_fluxperf.escalation import Escalation
+
+            escalation = Escalation(config, settings.old_python, settings.ab_timeout_s)
+            config.pluginmanager.register(escalation, "fluxperf-escalation")
     except FluxPerfError as error:
         raise pytest.UsageError(str(error)) from None
     config.pluginmanager.register(_Working() if wiring.is_worker(config) else _Reporting(config), "fluxperf-session")

@@ -94,6 +94,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_side_options(command)
     command.set_defaults(run=_ab, takes_pytest=True)
 
+    command = commands.add_parser(
+        "gate-check",
+        help="measure this machine's noise in fresh processes, and the tolerance that it supports",
+        usage="fluxperf gate-check [options] -- PYTEST_ARGUMENTS",
+    )
+    command.add_argument("--processes", type=int, default=4, metavar="N", help="default: 4")
+    _add_side_options(command)
+    command.set_defaults(run=_gate_check, takes_pytest=True)
+
     command = commands.add_parser("recipes", help="list what a recipe can be made of, and what this machine lacks")
     command.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
     command.set_defaults(run=_recipes)
@@ -133,6 +142,12 @@ def _ab(options: argparse.Namespace) -> int:
             go_on=options.all,
         )
     )
+
+
+def _gate_check(options: argparse.Namespace) -> int:
+    from pytest_fluxperf.cli.gatecheck import gate_check
+
+    return gate_check(options.pytest, options.processes, options.reports, options.timeout)
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 
 from pytest_fluxperf.report.differences import Difference
-from pytest_fluxperf.report.text import memory, number, percent, seconds, shorten, steps, visible
+from pytest_fluxperf.report.text import memory, number, percent, plural, seconds, shorten, steps, visible
 from pytest_fluxperf.report.view import Overview, Row, overview
-from pytest_fluxperf.results import FAILING, KernelDiff, RunDocument, Verdict
+from pytest_fluxperf.results import FAILING, Comparison, KernelDiff, RunDocument, Verdict
 
 COMMENT_LIMIT = 65_536
 """Characters that GitHub takes in a comment; a job summary may hold 1 MiB."""
@@ -177,6 +177,7 @@ def _details(view: Overview) -> list[str]:
         judgement = row.result.judgement
         lines = [escape(shorten(judgement.message, 1000))]
         lines += [f"- why: {escape(shorten(a, 400))}" for a in judgement.attribution[:5]]
+        lines += _comparison(row.result.comparison)
         lines += _kernels(judgement.kernels)
         lines += [f"- {escape(shorten(p, 400))}" for p in row.result.measurement.problems[:5]]
         lines += [f"- {escape(shorten(u, 400))}" for u in row.result.measurement.unfit[:5]]
@@ -187,6 +188,18 @@ def _details(view: Overview) -> list[str]:
     if len(notable) > _DETAILS:
         sections.append(f"*{len(notable) - _DETAILS} more with details in the report.*\n")
     return sections
+
+
+def _comparison(found: Comparison | None) -> list[str]:
+    """What two environments in turns came to."""
+    if found is None:
+        return []
+    how = "generations in turns" if found.mode == "interleaved" else "whole processes in turns (no memory for two)"
+    left = "" if found.decided else ", not decided"
+    return [
+        f"- old and new environment, {how}: {percent(found.change)} ({percent(found.low)} … {percent(found.high)})"
+        f"{left}, {found.generations} generations in {plural(len(found.blocks), 'block')}"
+    ]
 
 
 def _kernels(found: KernelDiff | None) -> list[str]:

@@ -13,9 +13,9 @@ def fakes(tmp_path: Path) -> Fakes:
 
 
 @pytest.fixture(autouse=True)
-def no_orphans() -> Iterator[None]:
+def no_orphans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """After each test no process that it started is left."""
-    before = children()
+    here = tmp_path_factory.getbasetemp()
     yield
-    left = [pid for pid in children() - before if alive(pid)]
+    left = [pid for pid in children(here) if alive(pid)]
     assert not left, f"orphans: {left}"

@@ -82,15 +82,16 @@ def alive(pid: int) -> bool:
     return True
 
 
-def children() -> set[int]:
-    """Processes whose environment says that they belong to a comparison started here."""
+def children(folder: Path) -> set[int]:
+    """Processes whose environment says that they belong to a comparison in ``folder``."""
     found = set()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            if b"FLUXPERF_AB_RUN=" in (entry / "environ").read_bytes():
-                found.add(int(entry.name))
+            environment = (entry / "environ").read_bytes()
         except OSError:
             continue
+        if b"FLUXPERF_AB_RUN=" in environment and b"FLUXPERF_AB_REPORTS=" + bytes(folder) in environment:
+            found.add(int(entry.name))
     return found

@@ -1,0 +1,117 @@
+"""A machine's noise, from fresh processes in which nothing changed, and what the rule makes of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pytest_fluxperf.gate.statistics import Array, ab_decide, decide, prompt_centres, stored_effect
+
+TOLERANCES = (0.01, 0.02, 0.03, 0.05, 0.10, 0.17)
+
+STORED_RUNS = 3
+"""Runs of the baseline that is simulated."""
+
+MOST_FALSE = 0.01
+"""Share of unchanged sessions that may fail."""
+
+MOST_OPEN = 0.25
+"""Share of unchanged configurations that may stay inconclusive against a stored baseline."""
+
+_SESSIONS = 400
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Of log latency (fractions of the latency)."""
+
+    within: float
+    """Standard deviation within a process (1.4826 MAD about each prompt's centre)."""
+    tau: float
+    """Standard deviation between processes."""
+    processes: int
+    residuals: Array
+    """All deviations of generations from their prompt's centre in their own process."""
+
+
+def measure_noise(tests: Sequence[Array]) -> Noise:
+    """Noise of tests, each log latencies (processes, prompts) of processes in which nothing changed.
+
+    Per test ``m_r`` is the median over prompts of a process's deviation from the prompts' centres, ``tau^2`` the mean
+    over tests of the variance of ``m_r``. With few processes tau is known roughly: with four, within a factor of 2.
+    """
+    if not tests or any(x.ndim != 2 or x.shape[0] < 2 or not x.shape[1] for x in tests):
+        raise ValueError("two processes or more and one prompt or more are needed")
+    residuals, variances = [], []
+    for x in tests:
+        deviations = x - prompt_centres(x)
+        shifts = np.median(deviations, axis=1)
+        variances.append(float(shifts.var(ddof=1)))
+        residuals.append((deviations - shifts[:, None]).ravel())
+    pooled = np.concatenate(residuals)
+    return Noise(
+        within=float(1.4826 * np.median(np.abs(pooled - np.median(pooled)))),
+        tau=math.sqrt(float(np.mean(variances))),
+        processes=max(x.shape[0] for x in tests),
+        residuals=pooled,
+    )
+
+
+@dataclass(frozen=True)
+class FalseAlarms:
+    """What the rule does at one tolerance where nothing changed."""
+
+    tolerance: float
+    stored: float
+    """Share of sessions of ``m`` configurations with a failure against a stored baseline of three runs."""
+    open: float
+    """Share of configurations that stay inconclusive there."""
+    interleaved: float
+    """Share of A/B comparisons that fail."""
+
+
+def false_alarms(noise: Noise, m: int, prompts: int = 8, seed: int = 0) -> list[FalseAlarms]:
+    """Simulate unchanged sessions with a machine's noise, judged by the gate's own functions.
+
+    Generations are drawn from the residuals that were measured (a bootstrap), shifts of a process from a normal
+    distribution of standard deviation tau.
+    """
+    found = []
+    for tolerance in TOLERANCES:
+        rng = np.random.default_rng(seed)
+
+        def process(rng: np.random.Generator = rng) -> Array:
+            made: Array = noise.tau * rng.standard_normal() + rng.choice(noise.residuals, prompts)
+            return made
+
+        limit, failed, open_, wrong = math.log1p(tolerance), 0, 0, 0
+        for _ in range(_SESSIONS):
+            verdicts = [
+                decide(stored_effect(process(), np.array([process() for _ in range(STORED_RUNS)])), limit, m)
+                for _ in range(m)
+            ]
+            failed += "regressed" in verdicts
+            open_ += verdicts.count("inconclusive")
+            blocks: list[Array] = []
+            while (decision := _another(blocks, process, limit)) == "next block":
+                pass
+            wrong += decision == "regressed"
+        found.append(FalseAlarms(tolerance, failed / _SESSIONS, open_ / (m * _SESSIONS), wrong / _SESSIONS))
+    return found
+
+
+def _another(blocks: list[Array], process: object, limit: float) -> str:
+    assert callable(process)
+    blocks.append(process() - process())
+    return ab_decide(blocks, limit).decision
+
+
+def supported_tolerance(found: Sequence[FalseAlarms]) -> float | None:
+    """The least tolerance at which the gate neither cries wolf nor leaves too much open; None where none is."""
+    for alarms in found:
+        if alarms.stored <= MOST_FALSE and alarms.interleaved <= MOST_FALSE and alarms.open <= MOST_OPEN:
+            return alarms.tolerance
+    return None
