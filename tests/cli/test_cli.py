@@ -66,10 +66,14 @@ def test_report_renders_again_and_merges_machines(recorded, tmp_path, capsys):
     [
         (["compare", "nothing.json", "nothing.json"], "cannot read nothing.json"),
         (["report", "nothing.json", "--output", "x.html"], "cannot read nothing.json"),
+        (["ab", "--old", "nowhere", "--new", "nowhere", "--", "x.py"], "nowhere is neither a Python interpreter nor"),
+        (["ab", "--old", ".", "--new", ".", "--", "--fluxperf-update=all"], "--fluxperf-update has no place in"),
+        (["gate-check", "--processes", "1", "--", "x.py"], "needs two or more"),
         (["calibrate", "teacache", "--model", "nowhere"], "no such folder and no known name"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_4(arguments, complaint, capsys):
+def test_a_mistake_is_one_line_and_exit_4(arguments, complaint, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert main(arguments) == 4
     error = capsys.readouterr().err
     assert error.startswith("fluxperf: ")
@@ -132,3 +136,9 @@ def test_recipes_says_what_is_missing(capsys):
     text = capsys.readouterr().out
     assert "fbcache" in text
     assert "no: needs a CUDA GPU" in text
+
+
+def test_pytest_arguments_belong_to_comparisons_only(capsys):
+    with pytest.raises(SystemExit):
+        main(["recipes", "--", "perf_tests"])
+    assert "only ab and gate-check" in capsys.readouterr().err

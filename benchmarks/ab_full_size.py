@@ -1,0 +1,143 @@
+"""An A/A and an A/B with an injected slow-down, at full size: verdicts, effects, and the generations each took.
+
+    python benchmarks/ab_full_size.py     # FLUX.1-dev's architecture, about four minutes on a GPU
+    python benchmarks/ab_full_size.py --model tiny --gpu cpu --size 64 --steps 4 --share 0.5 --tolerance 0.17
+
+Three virtual environments are made that share this one's packages: two alike, and one with a package that adds
+``--share`` of device time to every denoising step, by matrix products counted from a measured step.
+``fluxperf ab`` compares them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import venv
+from pathlib import Path
+
+import pytest_fluxperf
+
+SUITE = """
+import pytest
+
+PROMPTS = ["a lighthouse at dusk", "a red bicycle in the rain", "an owl on a fence", "a bowl of oranges",
+           "a mountain lake", "a market street", "a paper boat", "an old clock tower"]
+
+
+@pytest.mark.fluxperf(prompts=PROMPTS[:{prompts}], steps={steps}, size={size}, max_slowdown={tolerance},
+                      reference="none")
+def test_plain(flux, flux_inputs):
+    return flux(**flux_inputs).images
+"""
+
+SLOWDOWN = """
+import time
+
+import torch
+
+SHARE = {share}
+CALIBRATING = 3
+'''Steps that are timed before the work is added; the first one is left out. All are in the first warm-up.'''
+
+
+def pytest_fluxperf_pipeline(pipe, recipe, config):
+    transformer = pipe.transformer
+    cuda = transformer.device.type == "cuda"
+    n = 2048 if cuda else 128
+    factor = torch.randn(n, n, device=transformer.device, dtype=torch.bfloat16 if cuda else torch.float32)
+    steps, state = [], {{"repeats": 0, "start": 0.0}}
+
+    def now():
+        if cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def burn(repeats):
+        for _ in range(repeats):
+            torch.mm(factor, factor)
+
+    def before(*_):
+        if len(steps) < CALIBRATING:
+            state["start"] = now()
+
+    def after(*_):
+        if len(steps) < CALIBRATING:
+            steps.append(now() - state["start"])
+            if len(steps) == CALIBRATING:
+                burn(20)
+                start = now()
+                burn(100)
+                one = (now() - start) / 100
+                state["repeats"] = max(1, round(SHARE * min(steps[1:]) / one))
+        else:
+            burn(state["repeats"])
+
+    transformer.register_forward_pre_hook(before)
+    transformer.register_forward_hook(after)
+"""
+
+
+def environment(folder: Path, share: float | None = None) -> Path:
+    """A virtual environment over this one's packages, with the slow-down if ``share`` is given."""
+    venv.create(folder, symlinks=True, with_pip=False)
+    purelib = next((folder / "lib").glob("python*")) / "site-packages"
+    shared = sysconfig.get_paths()["purelib"]
+    lines = [str(Path(pytest_fluxperf.__file__).parents[1]), f"import site; site.addsitedir({shared!r})"]
+    (purelib / "shared.pth").write_text("\n".join(lines) + "\n")
+    if share is not None:
+        (purelib / "slowdown.py").write_text(SLOWDOWN.format(share=share))
+        info = purelib / "slowdown-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: slowdown\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text("[pytest11]\nslowdown = slowdown\n")
+    return folder
+
+
+def compare(title: str, old: Path, new: Path, work: Path, options: argparse.Namespace) -> None:
+    """Run ``fluxperf ab`` and print what came of it."""
+    start = time.monotonic()
+    reports = work / title.replace("/", "")
+    call = "from pytest_fluxperf.cli import main; raise SystemExit(main())"
+    command = [sys.executable, "-c", call, "ab", "--old", str(old), "--new", str(new), "--reports", str(reports)]
+    tests = ["--", "test_full_size.py", f"--gpu={options.gpu}", f"--fluxperf-model={options.model}"]
+    ran = subprocess.run([*command, *tests], cwd=work, text=True, capture_output=True)
+    found = sorted(reports.glob("*/results.json"))
+    if not found:
+        print(f"{title}: exit status {ran.returncode}: {ran.stderr.strip() or ran.stdout[-2000:]}")
+        return
+    result = json.loads(found[-1].read_text())["results"][0]
+    judgement, compared = result["judgement"], result.get("comparison")
+    print(f"{title}: {judgement['verdict']} (exit status {ran.returncode}, {time.monotonic() - start:.0f} s in all)")
+    print(f"  {judgement['message']}")
+    if compared:
+        blocks = len(compared["blocks"])
+        print(f"  change {compared['change']:+.2%} between {compared['low']:+.2%} and {compared['high']:+.2%}")
+        print(f"  {compared['generations']} measured generations in {blocks} blocks, {compared['warmups']} warm-ups")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="flux-dev@random")
+    parser.add_argument("--gpu", default="auto")
+    parser.add_argument("--prompts", type=int, default=8, choices=range(1, 9))
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--share", type=float, default=0.03, help="injected slow-down of a step (0.03 is 3 %%)")
+    parser.add_argument("--tolerance", type=float, default=0.02)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        (work / "test_full_size.py").write_text(SUITE.format(**vars(options)))
+        old, same = environment(work / "old"), environment(work / "same")
+        slow = environment(work / "slow", options.share)
+        compare("A/A", old, same, work, options)
+        compare(f"injected {options.share:+.0%}", old, slow, work, options)
+
+
+if __name__ == "__main__":
+    main()
