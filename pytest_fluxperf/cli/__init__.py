@@ -12,7 +12,8 @@ from pytest_fluxperf.errors import FluxPerfError
 def main(arguments: list[str] | None = None) -> int:
     """Run the command.
 
-    Exit status: 0 fine, 1 a regression (``compare``, ``ab``), 4 a mistake in the input, told in one line.
+    Exit status: 0 fine, 1 a regression (``compare``, ``ab``) or a failed check (``doctor``, ``cost``), 4 a mistake in
+    the input, told in one line.
     """
     parser = _parser()
     words = sys.argv[1:] if arguments is None else arguments
@@ -107,6 +108,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
     command.set_defaults(run=_recipes)
 
+    command = commands.add_parser("doctor", help="check device, packages, model and folders; exits 1 if one fails")
+    command.add_argument("--gpu", default="auto", metavar="NAME", help="as pytest's --gpu (default: auto)")
+    command.add_argument("--model", metavar="NAME|PATH", help="as --fluxperf-model (default: the device's)")
+    command.add_argument("--baselines", type=Path, default=Path("baselines"), metavar="DIR")
+    command.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR")
+    command.set_defaults(run=_doctor)
+
     command = commands.add_parser("calibrate", help="fit a step cache to a model")
     command.add_argument("cache", choices=["teacache"])
     command.add_argument("--model", default="tiny", metavar="NAME|PATH")
@@ -191,6 +199,16 @@ def _recipes(options: argparse.Namespace) -> int:
     from pytest_fluxperf.cli.commands import recipes
 
     return recipes(options.device)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from pytest_fluxperf.cli.doctor import examine
+
+    failed = 0
+    for check in examine(options.gpu, options.model, options.baselines, options.reports):
+        print(f"{check.status:<4}  {check.name:<12}  {check.text}", flush=True)
+        failed += check.status == "fail"
+    return int(failed > 0)
 
 
 def _calibrate(options: argparse.Namespace) -> int:

@@ -1,0 +1,103 @@
+"""Every token that this environment can run, once: is it active, does it repeat, is it undone bit for bit?
+
+    python benchmarks/every_recipe.py [--steps 8] [--size 64]
+    python benchmarks/every_recipe.py --model flux-dev@random --steps 4 --size 512     # on a GPU
+
+Takes each token in each choice on one loaded base, with thresholds at which caches hit on a schedule. Prints a line a
+token: seconds to apply, seconds of a generation, or what is wrong. Exits 1 if anything is.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import numpy as np
+from common import Machine, options, report
+
+from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.pipelines.pool import survey
+
+LONG = ("compile:tuned", "fp32")
+"""Left out: minutes each."""
+
+
+def spelled(token: Any, machine: Machine) -> str:
+    """A recipe that has the token, with values for what it requires."""
+    text = str(token).replace(":T", ":0.3")
+    if token.family == "cache" and "computed" in [field.name for field in token.spec.options]:
+        text += f"{',' if ':' in text else ':'}computed={max(1, machine.steps // 2)}"
+    if token.family in ("whole", "dtype"):
+        return text
+    return f"{machine.dtype}+{text}"
+
+
+def main() -> int:
+    parser = options(__doc__)
+    parser.add_argument("--compile", action="store_true", help="compile:tuned and compile:whole as well")
+    chosen = parser.parse_args()
+    machine = Machine(chosen)
+
+    def pixels(prepared: Any) -> Any:
+        machine.inputs.load(machine.workload.prompts[0])
+        prepared.begin()
+        return prepared.pipe(**machine.inputs, output_type="np").images
+
+    plain = machine.acquire(machine.dtype)
+    untouched = pixels(plain)
+    plain.release()
+    rows: list[dict[str, Any]] = []
+    for token, lacking in survey(machine.device):
+        if lacking or token.name == "lora":
+            rows.append({"token": str(token), "state": lacking or "needs a file"})
+            continue
+        if str(token) in LONG and not chosen.compile:
+            rows.append({"token": str(token), "state": "takes minutes"})
+            continue
+        row: dict[str, Any] = {"token": str(token)}
+        try:
+            start = time.perf_counter()
+            prepared = machine.acquire(spelled(token, machine))
+            machine.clock.synchronize()
+            row["apply_s"] = round(time.perf_counter() - start, 3)
+            first, second = pixels(prepared), pixels(prepared)
+            row["generation_s"] = round(machine.generate(prepared), 3)
+            row["decisions"] = prepared.steps.decisions
+            wrong = list(prepared.problems())
+            if not np.isfinite(first).all():
+                wrong.append("the picture is not finite")
+            if not np.array_equal(first, second):
+                wrong.append(f"does not repeat (largest difference {np.abs(first - second).max():.3g})")
+            same_dtype = prepared.dtype == machine.dtype
+            prepared.release()
+            if same_dtype:
+                after = machine.acquire(machine.dtype)
+                if not np.array_equal(pixels(after), untouched):
+                    wrong.append("not undone bit for bit")
+                after.release()
+            else:
+                machine.pool.make_room()
+            row["state"] = "; ".join(wrong) or "fine"
+        except (FluxPerfError, RuntimeError) as error:
+            row["state"] = f"raised {type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            machine.pool.make_room()
+        row["wrong"] = row["state"] != "fine"
+        rows.append(row)
+        print(
+            f"{row['token']:<36} apply {row.get('apply_s', '-'):>7} s, generation {row.get('generation_s', '-'):>7} s  "
+            f"{row['state']}",
+            flush=True,
+        )
+        report(chosen, machine.facts() | {"rows": rows})
+    report(chosen, machine.facts() | {"rows": rows})
+    for row in rows:
+        if "wrong" not in row:
+            print(f"{row['token']:<36} not run: {row['state']}")
+    wrong_rows = [row for row in rows if row.get("wrong")]
+    print(f"{sum('wrong' in row for row in rows)} tokens run, {len(wrong_rows)} wrong")
+    return int(bool(wrong_rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

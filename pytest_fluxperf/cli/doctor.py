@@ -1,0 +1,244 @@
+"""``fluxperf doctor``: is this machine ready to be gated on? One line a check, and what to do about what is not."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import re
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pytest_fluxperf.baseline import environment
+from pytest_fluxperf.baseline.codec import decode
+from pytest_fluxperf.baseline.environment import Gpu, hardware_differences
+from pytest_fluxperf.baseline.published import FOLDER as PUBLISHED
+from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.measure import telemetry
+
+Status = Literal["ok", "warn", "fail"]
+
+REQUIRED = {"torch": (2, 11), "diffusers": (0, 42), "transformers": (5, 17), "safetensors": (0, 6)}
+"""Packages without which no pipeline runs, and the oldest version that is known to work."""
+
+OPTIONAL = {
+    "torchao": "quantization (fp8, int8wo, ...)",
+    "para-attn": "fbcache:T,engine=para-attn",
+    "cache-dit": "dbcache and fbcache:T,engine=cache-dit",
+    "peft": "lora",
+    "accelerate": "loading large models quickly",
+}
+"""Packages that some recipes need, and which."""
+
+
+class Check(NamedTuple):
+    """Outcome of one check, told in one line."""
+
+    status: Status
+    name: str
+    text: str
+
+
+def examine(gpu: str, model: str | None, baselines: Path, reports: Path) -> Iterator[Check]:
+    """Every check, in the order in which trouble is best mended. Nothing is measured or downloaded.
+
+    ``gpu`` is as ``--gpu``; ``model`` as ``--fluxperf-model`` (None: the device's default).
+    """
+    device = yield from _gpu(gpu)
+    yield from _torch(device)
+    yield from _packages()
+    yield from _recipes(device)
+    yield from _model(model or ("tiny" if device is None or device.device == "cpu" else "flux-dev"))
+    yield from _baselines(baselines, device)
+    yield from _folder("reports", reports)
+    yield from _kernel_cache()
+
+
+def _gpu(wanted: str) -> Generator[Check, None, Gpu | None]:
+    """The device, if it is there."""
+    try:
+        device = environment.check_gpu(wanted)
+    except FluxPerfError as error:
+        yield Check("fail", "device", str(error))
+        return None
+    hardware = device.hardware
+    if device.device == "cpu":
+        where = f"{hardware.name}, {hardware.host_cpus} CPUs"
+        if wanted == "cpu":
+            yield Check("ok", "device", where)
+        else:
+            yield Check("warn", "device", f"no NVIDIA GPU answers; --gpu cpu works here ({where})")
+        return device
+    memory = f"{(hardware.memory_mib or 0) / 1024:.0f} GiB"
+    power = "" if hardware.power_limit_w is None else f", power limit {hardware.power_limit_w:.0f} W"
+    mig = f", MIG {hardware.mig_profile}" if hardware.mig_profile else ""
+    yield Check("ok", "device", f"{hardware.name}{mig}, {memory}{power}: --gpu {device.name}")
+    if reasons := telemetry.unfit(telemetry.read(device.uuid)):
+        yield Check("warn", "fitness", f"{'; '.join(reasons)}: measurements made now would be invalid")
+    else:
+        yield Check("ok", "fitness", "not throttled, no other process on it")
+    return device
+
+
+def _torch(device: Gpu | None) -> Iterator[Check]:
+    try:
+        torch = importlib.import_module("torch")
+    except Exception as error:
+        yield Check("fail", "torch", f"cannot be imported ({_said(error)}); install it as https://pytorch.org says")
+        return
+    version, cuda = torch.__version__, torch.version.cuda
+    if device is None or device.device == "cpu":
+        yield Check("ok", "torch", f"{version}, {torch.get_num_threads()} threads")
+    elif cuda is None:
+        yield Check("fail", "torch", f"{version} has no CUDA: install a CUDA build of torch to use the GPU")
+    elif not torch.cuda.is_available():
+        driver = environment.capture().driver or "unknown"
+        yield Check("fail", "torch", f"{version} for CUDA {cuda} cannot use the GPU; is driver {driver} new enough?")
+    else:
+        driver = environment.capture().driver or "unknown"
+        yield Check("ok", "torch", f"{version} for CUDA {cuda}, driver {driver}")
+
+
+def _packages() -> Iterator[Check]:
+    for name, oldest in REQUIRED.items():
+        version = _version(name)
+        at_least = ".".join(map(str, oldest))
+        if version is None:
+            yield Check("fail", name, f"is not installed; pip install '{name}>={at_least}'")
+        elif _numbers(version) < oldest:
+            yield Check("warn", name, f"{version} is older than {at_least}, the oldest that is known to work")
+        elif name != "torch":
+            yield Check("ok", name, version)
+    try:
+        importlib.import_module("diffusers").FluxPipeline  # noqa: B018
+        yield Check("ok", "pipeline", "diffusers' FluxPipeline can be imported")
+    except Exception as error:  # often another package's fault: a torchvision of another torch, an old torchao
+        yield Check("fail", "pipeline", f"diffusers' FluxPipeline cannot be imported: {_said(error)}")
+    for name, use in OPTIONAL.items():
+        version = _version(name)
+        if version is None:
+            yield Check("warn", name, f"is not installed: no {use}; pip install {name}")
+        else:
+            yield Check("ok", name, version)
+
+
+def _recipes(device: Gpu | None) -> Iterator[Check]:
+    from pytest_fluxperf.pipelines.pool import survey
+
+    listed = survey("cpu" if device is None else device.device)
+    able = sum(lacking is None for _, lacking in listed)
+    yield Check("ok", "recipes", f"{able} of {len(listed)} tokens run here; fluxperf recipes says what the others lack")
+
+
+def _model(name: str) -> Iterator[Check]:
+    from pytest_fluxperf.pipelines.integrity import check_model_folder
+    from pytest_fluxperf.pipelines.models import resolve
+
+    try:
+        info = resolve(name)
+        if info.random:
+            yield Check("ok", "model", f"{info.name}: random weights, built on the device")
+        elif Path(info.source).is_dir():
+            check_model_folder(Path(info.source))
+            yield Check("ok", "model", f"{info.name}: whole, in {info.source}")
+        else:
+            yield _hub(info.source)
+    except FluxPerfError as error:
+        yield Check("fail", "model", str(error))
+
+
+def _hub(repository: str) -> Check:
+    """Whether the weights are in the local cache or may be fetched; asks for the licence, downloads nothing."""
+    import huggingface_hub as hub
+    from huggingface_hub import constants, errors
+
+    if isinstance(hub.try_to_load_from_cache(repository, "model_index.json"), str):
+        return Check("ok", "model", f"{repository}: in the local cache")
+    fetch = f"fetch it with `hf download {repository}`, or give a folder with --fluxperf-model PATH"
+    if constants.HF_HUB_OFFLINE:
+        return Check("fail", "model", f"{repository} is not in the local cache and HF_HUB_OFFLINE is set; {fetch}")
+    try:
+        hub.HfApi().auth_check(repository)
+    except errors.GatedRepoError:
+        return Check(
+            "fail",
+            "model",
+            f"{repository} is gated: accept its licence at https://huggingface.co/{repository}, then `hf auth login`, "
+            f"and {fetch}",
+        )
+    except errors.RepositoryNotFoundError:
+        return Check("fail", "model", f"the hub has no {repository}, or it is private: log in with `hf auth login`")
+    except Exception as error:
+        return Check("fail", "model", f"{repository} is not in the local cache and the hub does not answer "
+                     f"({_said(error)}); {fetch}")  # fmt: skip
+    return Check("warn", "model", f"{repository} may be used but is not here yet; {fetch}")
+
+
+def _baselines(root: Path, device: Gpu | None) -> Iterator[Check]:
+    if not root.is_dir():
+        yield Check("warn", "baselines", f"there is no folder {root}: record one with pytest ... --fluxperf-update")
+        return
+    yield from _folder("baselines", root)
+    if device is None:
+        return
+    folder = root / device.name
+    paths = sorted(folder.rglob("*.json"))
+    if not paths:
+        others = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name != PUBLISHED)
+        there = f" (there is {', '.join(others)})" if others else ""
+        yield Check("warn", "baselines", f"none for {device.name}{there}: record them with --fluxperf-update")
+        return
+    try:
+        recorded = [decode(path.read_bytes(), str(path)) for path in paths]
+    except (FluxPerfError, OSError) as error:
+        yield Check("fail", "baselines", str(error))
+        return
+    other = next((why for b in recorded if (why := hardware_differences(b.hardware, device.hardware))), None)
+    if other:
+        yield Check("fail", "baselines", f"{folder} was recorded on {other[0]}: record another folder's, or anew")
+        return
+    sessions = min(len(baseline.runs) for baseline in recorded)
+    text = f"{len(recorded)} in {folder}, of {sessions} sessions or more"
+    if sessions < 3:
+        yield Check("warn", "baselines", f"{text}: add sessions with --fluxperf-append until there are three")
+    else:
+        yield Check("ok", "baselines", text)
+
+
+def _folder(name: str, folder: Path) -> Iterator[Check]:
+    """Whether a folder, or the one that it would be made in, can be written."""
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        yield Check("fail", name, f"{folder} cannot be written ({error.strerror})")
+    else:
+        yield Check("ok", name, f"{folder} can be written")
+
+
+def _kernel_cache() -> Iterator[Check]:
+    chosen = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    if chosen:
+        yield from _folder("kernel cache", Path(chosen))
+    else:
+        yield Check("ok", "kernel cache", "in the system's temporary folder; TORCHINDUCTOR_CACHE_DIR names another")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:2])
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
