@@ -22,6 +22,8 @@ LEAST_AREA = 200
 """Pixels; a small cross, the smallest object, has about 800."""
 LEAST_OVERLAP = 0.6
 """Intersection over union of the object's mask with the shape asked for."""
+LOST_TIPS = (0.0, 1.5, 3.0)
+"""Pixels by which a mask may fall short of its shape on each side: a decoder blurs the tips of stars and diamonds."""
 LARGE = sum((SIZES["small"][1], SIZES["large"][0])) / 2
 """Half extent in pixels from which an object counts as large."""
 
@@ -93,7 +95,12 @@ def find(hues: npt.NDArray[np.int64], color: str) -> Found | None:
     # percentiles, so that a stray pixel does not move the border
     left, right = np.percentile(xs, (0.5, 99.5))
     top, bottom = np.percentile(ys, (0.5, 99.5))
-    best = max((_fit(mask, shape, left, right + 1, top, bottom + 1) for shape in SHAPES), key=lambda fit: fit[0])
+    fits = (
+        _fit(mask, shape, left - lost, right + 1 + lost, top - lost, bottom + 1 + lost)
+        for shape in SHAPES
+        for lost in LOST_TIPS
+    )
+    best = max(fits, key=lambda fit: fit[0])
     overlap, shape, x, y, radius = best
     return Found(color, shape, overlap, x, y, radius)
 
