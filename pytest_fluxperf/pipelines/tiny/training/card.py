@@ -53,9 +53,10 @@ training; every figure below is from held-out captions.
 
 `python -m pytest_fluxperf.pipelines.tiny.training --out DIR`, which goes on from its last stage or
 sitting: {seconds} on one {hardware} with torch {torch}, seed {seed}. VAE: {vae_steps} steps of
-{vae_batch} pictures; reading, for the text encoders alone: {text_steps} steps of {text_batch} captions; flow matching of
-transformer and text encoders together: {flow_steps} steps of {flow_batch}, captions dropped one time in ten; distillation of guidance into the guidance
-embedding: {distil_steps} steps of {distil_batch}; {pictures} rendered scenes.
+{vae_batch} pictures; reading, for the text encoders alone: {text_steps} steps of {text_batch} captions; flow
+matching of transformer and text encoders together: {flow_steps} steps of {flow_batch}, captions dropped one time in
+ten; distillation of guidance into the guidance embedding: {distil_steps} steps of {distil_batch}; {pictures} rendered
+scenes.
 
 ## Figures
 
