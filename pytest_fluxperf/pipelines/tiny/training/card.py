@@ -56,7 +56,7 @@ sitting: {seconds} on one {hardware} with torch {torch}, seed {seed}. VAE: {vae_
 {vae_batch} pictures; reading, for the text encoders alone: {text_steps} steps of {text_batch} captions; flow
 matching of transformer and text encoders together: {flow_steps} steps of {flow_batch}, captions dropped one time in
 ten; distillation of guidance into the guidance embedding: {distil_steps} steps of {distil_batch}; {pictures} rendered
-scenes.
+scenes.{note}
 
 ## Figures
 
@@ -71,7 +71,8 @@ _VAE = """
 _ADHERENCE = """
 **Prompt adherence.** A checker that segments the picture by hue accepts {accepted:.1%} of {objects} objects in
 {prompts} held-out prompts (colour found {color:.1%}, shape right {shape:.1%}, size right {size:.1%}, place right
-{place:.1%}). What is missed is mostly the outline of small stars and diamonds, whose tips the VAE blurs.
+{place:.1%}). An outline may fall short of its shape by up to
+three pixels on each side (`checker.LOST_TIPS`), since the VAE blurs the tips of small stars and diamonds.
 """
 
 _GUIDANCE = """
@@ -114,6 +115,7 @@ def write(folder: Path) -> None:
     weights = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
     text = _TEXT.format(
         size=f"{weights / 2**20:.1f} MiB",
+        note="".join(f" {note}" for note in training.get("notes", ())),
         tokens=settings["max_sequence_length"],
         seconds=f"{sum(training['seconds'].values()) / 60:.0f} minutes",
         hardware=training["hardware"],
