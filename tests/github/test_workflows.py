@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,9 +47,12 @@ def runner(tmp_path, repository):
 
 
 def lint(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    program = shutil.which(command[0])
+    # beside the interpreter: the tests also run without an activated environment
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    program = shutil.which(command[0], path=path)
     assert program, f"{command[0]} is not installed: pip install -r requirements/test.txt"
-    return subprocess.run([program, *command[1:]], cwd=cwd, capture_output=True, text=True)
+    environment = {**os.environ, "PATH": path}
+    return subprocess.run([program, *command[1:]], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
 def test_zizmor_finds_nothing():

@@ -149,7 +149,8 @@ class Project:
 
     @property
     def runs(self) -> list[Path]:
-        return sorted((self.pytester.path / "reports").iterdir())
+        # by time: names count whole seconds, and two runs may share one
+        return sorted((self.pytester.path / "reports").iterdir(), key=lambda run: run.stat().st_mtime_ns)
 
     def results(self) -> dict:
         """results.json of the last run."""
