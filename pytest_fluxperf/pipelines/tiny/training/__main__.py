@@ -114,7 +114,7 @@ class Training:
                 compiled=self.compiled,
             )
             self._save("vae", clock, {"model": model.state_dict()})
-        held_out = vae.psnr(model, vae.held_out_rows(4 if self.plan is SMOKE else 256), self.device)
+        held_out, _ = vae.reconstruct(model, vae.held_out_rows(4 if self.plan is SMOKE else 256), self.device)
         print(f"vae: {held_out:.1f} dB on held-out scenes", flush=True)
         return clock.done
 

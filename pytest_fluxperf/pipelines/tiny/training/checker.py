@@ -22,7 +22,9 @@ LEAST_AREA = 200
 """Pixels; a small cross, the smallest object, has about 800."""
 LEAST_OVERLAP = 0.6
 """Intersection over union of the object's mask with the shape asked for."""
-LOST_TIPS = (0.0, 1.5, 3.0)
+EXACT = (0.0,)
+"""No tolerance of lost tips."""
+LOST_TIPS = (*EXACT, 1.5, 3.0)
 """Pixels by which a mask may fall short of its shape on each side: a decoder blurs the tips of stars and diamonds."""
 LARGE = sum((SIZES["small"][1], SIZES["large"][0])) / 2
 """Half extent in pixels from which an object counts as large."""
@@ -56,10 +58,13 @@ class Check:
         return self.found is not None and self.shape and self.place
 
 
-def check(picture: npt.NDArray[np.float32], scene: Scene) -> list[Check]:
-    """Judge each object of the scene in a picture, float32 (256, 256, 3) in [0, 1]."""
+def check(picture: npt.NDArray[np.float32], scene: Scene, lost_tips: tuple[float, ...] = LOST_TIPS) -> list[Check]:
+    """Judge each object of the scene in a picture, float32 (256, 256, 3) in [0, 1].
+
+    ``lost_tips`` are the pixels by which an outline may fall short of its shape; `EXACT` allows nothing.
+    """
     hues = _hues(picture)
-    found = {thing.color: find(hues, thing.color) for thing in scene.things}
+    found = {thing.color: find(hues, thing.color, lost_tips) for thing in scene.things}
     centres = dict(zip((thing.color for thing in scene.things), nominal_centres(scene), strict=True))
     checks = []
     for thing in scene.things:
@@ -80,7 +85,7 @@ def check(picture: npt.NDArray[np.float32], scene: Scene) -> list[Check]:
     return checks
 
 
-def find(hues: npt.NDArray[np.int64], color: str) -> Found | None:
+def find(hues: npt.NDArray[np.int64], color: str, lost_tips: tuple[float, ...] = LOST_TIPS) -> Found | None:
     """The largest object of a colour in a map of hues (-1 where there is none), or None."""
     from scipy import ndimage
 
@@ -98,7 +103,7 @@ def find(hues: npt.NDArray[np.int64], color: str) -> Found | None:
     fits = (
         _fit(mask, shape, left - lost, right + 1 + lost, top - lost, bottom + 1 + lost)
         for shape in SHAPES
-        for lost in LOST_TIPS
+        for lost in lost_tips
     )
     best = max(fits, key=lambda fit: fit[0])
     overlap, shape, x, y, radius = best

@@ -29,7 +29,7 @@ from pytest_fluxperf.quality.metrics import Metrics
 from pytest_fluxperf.recipe import parse
 
 from . import card, scenes, vae
-from .checker import check
+from .checker import EXACT, Check, check
 
 FBCACHE = (0.05, 0.1, 0.15, 0.2, 0.3)
 TEACACHE = (0.1, 0.2, 0.3, 0.4, 0.6)
@@ -58,7 +58,7 @@ class Evaluation:
 
     def __init__(self, folder: Path, plan: Plan, steps: int = STEPS, device: str = "cpu") -> None:
         self.folder, self.plan, self.steps, self.device = folder, plan, steps, device
-        self.scenes = scenes.held_out_scenes(max(plan.adherence, plan.caching))
+        self.scenes = scenes.held_out_scenes(max(plan.adherence, plan.caching, plan.reconstructions))
         self.tokens = resolve(str(folder)).defaults.max_sequence_length
 
     def prepare(self, recipe: str) -> Prepared:
@@ -105,32 +105,36 @@ class Evaluation:
         return {"coefficients": settings["teacache_coefficients"], "r_squared": fit.r_squared, "pairs": len(fit.pairs)}
 
     def reconstruction(self) -> dict[str, Any]:
-        """PSNR of the VAE on held-out scenes."""
+        """PSNR of the VAE on held-out scenes, and what the checker makes of objects that it drew again.
+
+        The second bounds what it can accept in any generated picture.
+        """
         prepared = self.prepare("fp32")
-        value = vae.psnr(prepared.pipe.vae, vae.held_out_rows(self.plan.reconstructions), self.device, batch=8)
+        rows = vae.held_out_rows(self.plan.reconstructions)
+        psnr, pictures = vae.reconstruct(prepared.pipe.vae, rows, self.device, batch=8)
         prepared.release()
-        return {"psnr_db": value, "scenes": self.plan.reconstructions}
+        seen = zip(pictures.permute(0, 2, 3, 1).numpy(), self.scenes, strict=False)
+        return {"psnr_db": psnr, "scenes": len(rows), **_accepted(list(seen))}
 
     def adherence(self, guidance: float, count: int, sheet: list[tuple[str, Pixels]] | None = None) -> dict[str, Any]:
         """Share of asked-for objects that the checker accepts."""
         prepared = self.prepare("fp32")
-        checks = []
+        seen = []
         for seed, scene in enumerate(self.scenes[:count]):
-            pixels = self.picture(prepared, scenes.caption(scene), seed, guidance)
-            checks += check(pixels, scene)
-            if sheet is not None:
-                sheet.append((scenes.caption(scene), pixels))
+            seen.append((self.picture(prepared, scenes.caption(scene), seed, guidance), scene))
         prepared.release()
-        found = [c for c in checks if c.found is not None]
+        if sheet is not None:
+            sheet += [(scenes.caption(scene), pixels) for pixels, scene in seen]
+        checks = [judged for pixels, scene in seen for judged in check(pixels, scene)]
         return {
             "guidance": guidance,
             "prompts": count,
             "objects": len(checks),
-            "accepted": sum(c.accepted for c in checks) / len(checks),
-            "color": len(found) / len(checks),
-            "shape": sum(c.shape for c in checks) / len(checks),
-            "size": sum(c.size for c in checks) / len(checks),
-            "place": sum(c.place for c in checks) / len(checks),
+            **_accepted(seen),
+            "color": fmean(c.found is not None for c in checks),
+            "shape": fmean(c.shape for c in checks),
+            "size": fmean(c.size for c in checks),
+            "place": fmean(c.place for c in checks),
         }
 
     def distances(self, recipes: Sequence[str]) -> list[dict[str, Any]]:
@@ -161,6 +165,18 @@ class Evaluation:
             )
             print(rows[-1], flush=True)
         return rows
+
+
+def _accepted(seen: Sequence[tuple[Pixels, scenes.Scene]]) -> dict[str, float]:
+    """Shares of asked-for objects that the checker accepts, with its tolerance of lost tips and without."""
+
+    def share(checks: Iterable[Check]) -> float:
+        return fmean(judged.accepted for judged in checks)
+
+    return {
+        "accepted": share(judged for pixels, scene in seen for judged in check(pixels, scene)),
+        "accepted_exact": share(judged for pixels, scene in seen for judged in check(pixels, scene, EXACT)),
+    }
 
 
 def _take(stream: Iterable[Any], count: int) -> list[Any]:
@@ -243,7 +259,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _machine(device: str) -> str:
     if device != "cpu":
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    return f"{torch.get_num_threads()} CPU threads ({platform.machine()}), torch {torch.__version__}"
+    threads = torch.get_num_threads()
+    return f"{threads} CPU thread{'s' if threads > 1 else ''} ({platform.machine()}), torch {torch.__version__}"
 
 
 if __name__ == "__main__":

@@ -66,15 +66,16 @@ def train(vae: Any, rows: Tensor, *, clock: Clock, batch: int, rate: float, devi
 
 
 @torch.no_grad()
-def psnr(vae: Any, rows: Tensor, device: str, batch: int = 64) -> float:
-    """Mean PSNR in dB of reconstructions from the posterior's mode, in float32."""
-    values = []
+def reconstruct(vae: Any, rows: Tensor, device: str, batch: int = 64) -> tuple[float, Tensor]:
+    """Reconstructions from the posterior's mode, (N, 3, H, W) in [0, 1], after their mean PSNR in dB; in float32."""
+    values, reconstructions = [], []
     for part in rows.split(batch):
         pictures = render(part.to(device))
         posterior = vae.encode(pictures * 2 - 1).latent_dist
         decoded = vae.decode(posterior.mode(), return_dict=False)[0].clamp(-1, 1) / 2 + 0.5
         values.append(-10 * (decoded - pictures).square().mean(dim=(1, 2, 3)).log10())
-    return float(torch.cat(values).mean())
+        reconstructions.append(decoded.cpu())
+    return float(torch.cat(values).mean()), torch.cat(reconstructions)
 
 
 @torch.no_grad()
