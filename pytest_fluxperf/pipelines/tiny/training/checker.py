@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage
 
 from .render import THING_RGB, shape_distances
 from .scenes import CANVAS, COLORS, PLACES, SHAPES, SIZES, Scene, Thing, nominal_centres
@@ -87,8 +88,6 @@ def check(picture: npt.NDArray[np.float32], scene: Scene, lost_tips: tuple[float
 
 def find(hues: npt.NDArray[np.int64], color: str, lost_tips: tuple[float, ...] = LOST_TIPS) -> Found | None:
     """The largest object of a colour in a map of hues (-1 where there is none), or None."""
-    from scipy import ndimage
-
     labels, count = ndimage.label(hues == COLORS.index(color))
     if count == 0:
         return None
