@@ -151,12 +151,17 @@ def _model(name: str) -> Iterator[Check]:
 
 def _hub(repository: str) -> Check:
     """Whether the weights are in the local cache or may be fetched; asks for the licence, downloads nothing."""
-    import huggingface_hub as hub
-    from huggingface_hub import constants, errors
-
+    try:
+        import huggingface_hub as hub
+        from huggingface_hub import constants, errors
+    except ImportError as error:
+        why = f"{repository} cannot be looked for: huggingface_hub cannot be imported ({_said(error)})"
+        return Check(
+            "fail", "model", f"{why}; pip install huggingface_hub, or give a folder with --fluxperf-model=PATH"
+        )
     if isinstance(hub.try_to_load_from_cache(repository, "model_index.json"), str):
         return Check("ok", "model", f"{repository}: in the local cache")
-    fetch = f"fetch it with `hf download {repository}`, or give a folder with --fluxperf-model PATH"
+    fetch = f"fetch it with `hf download {repository}`, or give a folder with --fluxperf-model=PATH"
     if constants.HF_HUB_OFFLINE:
         return Check("fail", "model", f"{repository} is not in the local cache and HF_HUB_OFFLINE is set; {fetch}")
     try:
@@ -171,12 +176,15 @@ def _hub(repository: str) -> Check:
     except errors.RepositoryNotFoundError:
         return Check("fail", "model", f"the hub has no {repository}, or it is private: log in with `hf auth login`")
     except Exception as error:
-        return Check("fail", "model", f"{repository} is not in the local cache and the hub does not answer "
-                     f"({_said(error)}); {fetch}")  # fmt: skip
+        why = f"{repository} is not in the local cache and the hub does not answer ({_said(error)})"
+        return Check("fail", "model", f"{why}; {fetch}")
     return Check("warn", "model", f"{repository} may be used but is not here yet; {fetch}")
 
 
 def _baselines(root: Path, device: Gpu | None) -> Iterator[Check]:
+    if root.exists() and not root.is_dir():
+        yield Check("fail", "baselines", f"{root} is no folder; name another with --baselines")
+        return
     if not root.is_dir():
         yield Check("warn", "baselines", f"there is no folder {root}: record one with pytest ... --fluxperf-update")
         return
@@ -184,9 +192,13 @@ def _baselines(root: Path, device: Gpu | None) -> Iterator[Check]:
     if device is None:
         return
     folder = root / device.name
-    paths = sorted(folder.rglob("*.json"))
-    if not paths:
+    try:
+        paths = sorted(folder.rglob("*.json"))
         others = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name != PUBLISHED)
+    except OSError as error:
+        yield Check("fail", "baselines", f"{folder} cannot be read ({error.strerror})")
+        return
+    if not paths:
         there = f" (there is {', '.join(others)})" if others else ""
         yield Check("warn", "baselines", f"none for {device.name}{there}: record them with --fluxperf-update")
         return
@@ -197,7 +209,11 @@ def _baselines(root: Path, device: Gpu | None) -> Iterator[Check]:
         return
     other = next((why for b in recorded if (why := hardware_differences(b.hardware, device.hardware))), None)
     if other:
-        yield Check("fail", "baselines", f"{folder} was recorded on {other[0]}: record another folder's, or anew")
+        yield Check(
+            "fail",
+            "baselines",
+            f"{folder} was recorded on {other[0]}; record it anew with --fluxperf-update, or gate on that machine",
+        )
         return
     sessions = min(len(baseline.runs) for baseline in recorded)
     text = f"{len(recorded)} in {folder}, of {sessions} sessions or more"
