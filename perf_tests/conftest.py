@@ -16,11 +16,23 @@ import os
 import pytest
 
 ON_REQUEST = {"long": "takes minutes on a GPU", "prompts50": "makes 50 pictures a test"}
-RANDOM = "@random"
+
+
+ON_CPU: pytest.StashKey[bool] = pytest.StashKey()
 
 
 def on_cpu(config: pytest.Config) -> bool:
-    return (config.getoption("--gpu") or "auto") == "cpu"
+    """Whether it will be measured on a CPU; asked for before the plugin has a session."""
+    if ON_CPU not in config.stash:
+        from pytest_fluxperf.baseline.environment import check_gpu
+        from pytest_fluxperf.errors import FluxPerfError
+        from pytest_fluxperf.options import run_settings
+
+        try:
+            config.stash[ON_CPU] = check_gpu(run_settings(config).gpu).device == "cpu"
+        except FluxPerfError:  # the plugin says what is wrong
+            config.stash[ON_CPU] = False
+    return config.stash[ON_CPU]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,6 +48,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def left_out(item: pytest.Item, config: pytest.Config) -> str | None:
     """Why a test is not run here, or None."""
+    from pytest_fluxperf.options import run_settings
+    from pytest_fluxperf.pipelines.models import RANDOM
+
     threshold = item.get_closest_marker("threshold")
     if on_cpu(config):
         if not_on_cpu := item.get_closest_marker("not_on_cpu"):
@@ -44,7 +59,7 @@ def left_out(item: pytest.Item, config: pytest.Config) -> str | None:
     for name, why in ON_REQUEST.items():
         if item.get_closest_marker(name) and name not in config.option.markexpr:
             return f"it {why}; run it by -m {name}"
-    if threshold and (config.getoption("--fluxperf-model") or "").endswith(RANDOM):
+    if threshold and (run_settings(config).model or "").endswith(RANDOM):
         return "random weights meet no threshold: one setting of each cache measures them all"
     return None
 

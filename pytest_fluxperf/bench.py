@@ -121,6 +121,7 @@ class Bench:
             raise FluxPerfError(f"{self.test} asks for two pipelines; a test measures one (parametrize it instead)")
         asked = recipe if recipe is not None else self.settings.recipe
         self.recipe = self.session.recipe(asked, self.settings.steps)
+        self.session.require(self.recipe)
         with self.session.device_lock():
             self._reference_pictures()  # first, since it uses the same loaded base
             start = time.perf_counter()

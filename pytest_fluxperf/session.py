@@ -243,6 +243,13 @@ class Session:
             guidance=defaults.guidance if settings.guidance is None else settings.guidance,
         )
 
+    def require(self, recipe: str) -> None:
+        """Raise :class:`Unavailable` when this environment cannot run the recipe; loads nothing."""
+        from pytest_fluxperf.pipelines.pool import require
+        from pytest_fluxperf.recipe import parse
+
+        require(parse(recipe), self.device)
+
     def acquire(self, recipe: str, workload: Workload, replica: int = 0) -> Prepared:
         """A pipeline with the recipe applied; see :meth:`Pool.acquire`."""
         from pytest_fluxperf.recipe import parse

@@ -97,6 +97,7 @@ def make_bench(item: pytest.Item) -> Bench:
     if recipe is not None:
         if not isinstance(recipe, str):
             raise FluxPerfError(f"{item.nodeid}: a recipe is a string such as 'bf16+fbcache:0.3', not {recipe!r}")
+        session.gpu  # noqa: B018 (a device that is not there is no fault of the test)
         try:
             recipe = session.recipe(recipe, settings.steps)
         except FluxPerfError as error:

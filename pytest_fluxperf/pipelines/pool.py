@@ -35,6 +35,12 @@ def unavailable(recipe: Recipe, device: str) -> str | None:
     return None
 
 
+def require(recipe: Recipe, device: str) -> None:
+    """Raise :class:`Unavailable`, with the reason, when this environment cannot run the recipe on ``device``."""
+    if reason := unavailable(recipe, device):
+        raise Unavailable(f"recipe {recipe}: {reason}")
+
+
 def survey(device: str) -> list[tuple[Token, str | None]]:
     """Every token of the grammar, in every choice, and why this environment cannot run it on ``device``, or None."""
     listed: list[tuple[Token, str | None]] = []
@@ -195,9 +201,7 @@ class Pool:
         the model cannot be loaded, the recipe does not fit the number of steps, or memory does not suffice;
         nothing stays applied then.
         """
-        reason = unavailable(recipe, self.device)
-        if reason:
-            raise Unavailable(f"recipe {recipe}: {reason}")
+        require(recipe, self.device)
         try:
             return self._prepare(recipe, steps, replica)
         except RuntimeError as error:
