@@ -48,6 +48,16 @@ def test_the_checker_accepts_what_was_drawn_and_rejects_what_was_not():
     assert sum(check.accepted for check in wrong) / len(wrong) < 0.1
 
 
+def test_the_checker_sees_an_object_drawn_twice():
+    scene = scenes.parse("a large blue star on the left on a plain gray background")
+    once = drawn(scene)
+    both = np.where(checker._hues(once)[:, ::-1, None] >= 0, once[:, ::-1], once)
+    (check,) = checker.check(both, scene)
+    assert check.shape
+    assert not check.once
+    assert not check.accepted
+
+
 def test_the_checker_sees_a_swap_of_places():
     scene = scenes.parse("a small red ring left of a large blue star on a striped green background")
     other = scenes.parse("a small red ring right of a large blue star on a striped green background")

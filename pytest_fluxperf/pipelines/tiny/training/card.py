@@ -74,9 +74,10 @@ generated picture.
 
 _ADHERENCE = """
 **Prompt adherence.** A checker that segments the picture by hue accepts {accepted:.1%} of {objects} objects in
-{prompts} held-out prompts (colour found {color:.1%}, shape right {shape:.1%}, size right {size:.1%}, place right
-{place:.1%}). An outline may fall short of its shape by up to three pixels on each side (`checker.LOST_TIPS`), since
-the VAE blurs the tips of small stars and diamonds; without that tolerance it accepts {accepted_exact:.1%}.
+{prompts} held-out prompts (colour found {color:.1%}, drawn once {once:.1%}, shape right {shape:.1%}, size right
+{size:.1%}, place right {place:.1%}). An outline may fall short of its shape by up to three pixels on each side
+(`checker.LOST_TIPS`), since the VAE blurs the tips of small stars and diamonds; without that tolerance it accepts
+{accepted_exact:.1%}.
 """
 
 _GUIDANCE = """

@@ -33,7 +33,7 @@ LARGE = sum((SIZES["small"][1], SIZES["large"][0])) / 2
 
 @dataclass(frozen=True)
 class Found:
-    """An object in a picture: centre and half extent in pixels, and the shape that fits its mask best."""
+    """An object in a picture: centre and half extent in pixels, the shape that fits its mask best, parts of its hue."""
 
     color: str
     shape: str
@@ -41,6 +41,7 @@ class Found:
     x: float
     y: float
     radius: float
+    parts: int
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,15 @@ class Check:
 
     thing: Thing
     found: Found | None
+    once: bool = False
     shape: bool = False
     size: bool = False
     place: bool = False
 
     @property
     def accepted(self) -> bool:
-        """Colour, shape and place are as asked (the size is reported beside)."""
-        return self.found is not None and self.shape and self.place
+        """Drawn once, with colour, shape and place as asked (the size is reported beside)."""
+        return self.found is not None and self.once and self.shape and self.place
 
 
 def check(picture: npt.NDArray[np.float32], scene: Scene, lost_tips: tuple[float, ...] = LOST_TIPS) -> list[Check]:
@@ -82,7 +84,7 @@ def check(picture: npt.NDArray[np.float32], scene: Scene, lost_tips: tuple[float
             place = bool(others) and all(_agrees(centres[thing.color], seen, *other) for other in others)
         size = "large" if seen.radius >= LARGE else "small"
         shape = seen.shape == thing.shape and seen.overlap >= LEAST_OVERLAP
-        checks.append(Check(thing, seen, shape=shape, size=size == thing.size, place=place))
+        checks.append(Check(thing, seen, once=seen.parts == 1, shape=shape, size=size == thing.size, place=place))
     return checks
 
 
@@ -106,7 +108,7 @@ def find(hues: npt.NDArray[np.int64], color: str, lost_tips: tuple[float, ...] =
     )
     best = max(fits, key=lambda fit: fit[0])
     overlap, shape, x, y, radius = best
-    return Found(color, shape, overlap, x, y, radius)
+    return Found(color, shape, overlap, x, y, radius, parts=int((areas >= LEAST_AREA).sum()))
 
 
 def _hues(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:

@@ -12,7 +12,7 @@ import platform
 import random
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -36,6 +36,8 @@ TEACACHE = (0.1, 0.2, 0.3, 0.4, 0.6)
 GUIDANCES = (1.0, 2.0, 3.5, 5.0)
 STEPS = 28
 GUIDANCE = 3.5
+SECTIONS = ("teacache", "vae", "adherence", "caching", "guidance", "precision")
+"""What is measured, in this order: the later ones use the coefficients that the first one fits."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ class Evaluation:
             "objects": len(checks),
             **_accepted(seen),
             "color": fmean(c.found is not None for c in checks),
+            "once": fmean(c.once for c in checks),
             "shape": fmean(c.shape for c in checks),
             "size": fmean(c.size for c in checks),
             "place": fmean(c.place for c in checks),
@@ -224,31 +227,46 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", type=Path, default=MODEL_DIR)
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the two pictures")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, help="measure these again and keep the other figures")
     parser.add_argument("--quick", action="store_true", help="fewer pictures: minutes on two cores")
     parser.add_argument("--smoke", action="store_true", help="one picture of each kind, at eight steps")
     options = parser.parse_args(arguments)
     options.docs.mkdir(parents=True, exist_ok=True)
     plan, steps = (SMOKE, 8) if options.smoke else (QUICK if options.quick else Plan(), STEPS)
     run = Evaluation(options.model, plan, steps, options.device)
-    sheet: list[tuple[str, Pixels]] = []
-    figures: dict[str, Any] = {"steps": steps, "machine": _machine(options.device)}
+    path = options.model / "evaluation.json"
+    how = {"steps": steps, "machine": _machine(options.device)}
+    figures = json.loads(path.read_text()) if options.only else how
+    if how.items() - figures.items():
+        parser.error(
+            f"--only: the other figures are of {figures['machine']}, {figures['steps']} steps: measure all again"
+        )
 
-    def measured(name: str, value: Any) -> None:
-        """Keep each section as soon as it is measured: the whole takes a while on a CPU."""
-        figures[name] = value
-        print(name, value, flush=True)
-        (options.model / "evaluation.json").write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
+    def adherence() -> dict[str, Any]:
+        sheet: list[tuple[str, Pixels]] = []
+        value = run.adherence(GUIDANCE, plan.adherence, sheet)
+        _sheet(sheet[:24], options.docs / "tiny-contact-sheet.png")
+        return value
+
+    def caching() -> list[dict[str, Any]]:
+        rows = run.distances([f"fp32+fbcache:{t:g}" for t in FBCACHE] + [f"fp32+teacache:{t:g}" for t in TEACACHE])
+        _curves(rows, options.docs / "tiny-cache-curves.png")
+        return rows
+
+    sections: dict[str, Callable[[], Any]] = {
+        "teacache": run.calibrate,
+        "vae": run.reconstruction,
+        "adherence": adherence,
+        "caching": caching,
+        "guidance": lambda: [run.adherence(g, plan.guidance) for g in GUIDANCES],
+        "precision": lambda: run.distances(["fp32+int8wo", "bf16"]),
+    }
+    for name in options.only or SECTIONS:
+        figures[name] = sections[name]()
+        print(name, figures[name], flush=True)
+        # kept as soon as it is measured: the whole takes a while on a CPU
+        path.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
         card.write(options.model)
-
-    measured("teacache", run.calibrate())
-    measured("vae", run.reconstruction())
-    measured("adherence", run.adherence(GUIDANCE, plan.adherence, sheet))
-    _sheet(sheet[:24], options.docs / "tiny-contact-sheet.png")
-    caches = [f"fp32+fbcache:{t:g}" for t in FBCACHE] + [f"fp32+teacache:{t:g}" for t in TEACACHE]
-    measured("caching", run.distances(caches))
-    _curves(figures["caching"], options.docs / "tiny-cache-curves.png")
-    measured("guidance", [run.adherence(g, plan.guidance) for g in GUIDANCES])
-    measured("precision", run.distances(["fp32+int8wo", "bf16"]))
     if not options.smoke:
         for name, count in (("default", 8), ("extended", 50)):
             lines = [scenes.caption(scene) for scene in scenes.held_out_scenes(count)]
