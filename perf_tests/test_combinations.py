@@ -17,7 +17,7 @@ PUBLISHED = [
 ]
 COMPILED = ["bf16+cudnn+fp8+compile", "bf16+cudnn+int8+compile"]
 FASTEST = ["fastest_lossless", "fastest"]
-SCHEDULES = [  # two hit rates of each dense recipe, by which the cost model is checked (benchmarks/cost_model.py)
+SCHEDULES = [  # two hit rates of each dense recipe, by which the cost model is checked (fluxperf cost)
     f"{dense}+fbcache:0.3,computed={computed}" for dense in ("bf16", "bf16+cudnn+fp8+compile") for computed in (4, 14)
 ]
 SMALL = ["bf16", "bf16+compile", "bf16+fora", "bf16+compile+fora"]

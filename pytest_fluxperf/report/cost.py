@@ -1,18 +1,29 @@
-"""The cost of a generation, split: text encoding, a computed step, a cached step, decoding.
+"""The cost of a generation, split: text encoding, each computed step, each cached step, decoding, the rest.
 
-From the recorded steps of a *dense* recipe (no step cache) and of one schedule of a cache on top of it follow the
-latency and the speed-up of that cache at any hit rate::
+From the recorded steps of a *dense* recipe (no step cache) and of schedules of a cache on top of it follow the latency
+and the speed-up of that cache at any hit rate::
 
-    latency = overhead + text encoding + computed · computed step + cached · cached step + decoding
+    latency = text encoding + decoding + rest + sum of the steps' prices
 
-where ``overhead`` is what is left of the dense recipe's latency. Other recorded schedules of the same cache check the
-prediction. Parts are medians over the steps or generations of all sessions, in seconds.
+Three effects that recordings show are in the prices:
+
+- Text encoding, decoding and the rest do not depend on what is done to the transformer, so they are pooled over all
+  recipes of a dtype.
+- A computed step costs what a step of the dense recipe costs that begins as long after the denoising began: a device
+  at its power limit is slower than one that has just begun.
+- A cached step is cheaper right after a computed one, while the device still works and the host runs ahead, than after
+  another cached one, when the device waits for the host.
+
+Every schedule is predicted from all the *other* recipes and compared with what was measured (leave-one-out).
 """
 
 from __future__ import annotations
 
+import bisect
+import itertools
+import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -31,137 +42,144 @@ class DenseCost(Record, frozen=True, kw_only=True):
     """Parts of a recipe without a step cache; ``n`` generations in ``sessions`` sessions."""
 
     recipe: str
-    latency_s: float
+    measured_s: float
+    """Median latency."""
     text_encode_s: float
-    computed_step_s: float
     decode_s: float
-    overhead_s: float
-    """Latency less all other parts: preparing latents, the first step's extra, launching."""
-    steps: int
+    rest_s: float
+    """Preparing latents and schedule, post-processing, launching."""
+    steps_s: tuple[float, ...]
+    """Each denoising step in turn, median over the generations."""
     n: int
     sessions: int
 
+    @property
+    def fixed_s(self) -> float:
+        """What does not depend on the steps."""
+        return self.text_encode_s + self.decode_s + self.rest_s
+
+    @property
+    def latency_s(self) -> float:
+        """The sum of the parts."""
+        return self.fixed_s + sum(self.steps_s)
+
+    @property
+    def computed_step_s(self) -> float:
+        """Mean of the steps."""
+        return statistics.fmean(self.steps_s)
+
 
 class Check(Record, frozen=True, kw_only=True):
-    """A schedule that was predicted and measured; ``error`` is predicted over measured, less 1."""
+    """A schedule that was measured, and predicted from the other recipes."""
 
     recipe: str
     computed: float
+    """Mean number of computed steps."""
     predicted_s: float
     measured_s: float
+    spread: float
+    """Largest less smallest of the measured latencies, as a fraction of their median."""
     n: int
 
     @property
     def error(self) -> float:
-        """Relative error of the prediction."""
+        """Predicted over measured, less 1."""
         return self.predicted_s / self.measured_s - 1
 
 
 class CacheCost(Record, frozen=True, kw_only=True):
-    """A step cache on a dense recipe: the cost of its cached steps, from one schedule, checked against the others."""
+    """A step cache on a dense recipe: what its cached steps cost, and how well it predicts its schedules."""
 
     dense: DenseCost
     cache: str
     """Token and engine: what makes caches with different thresholds the same."""
-    cached_step_s: float
-    calibrated_on: str
-    """The recipe with the most cached steps, from which ``cached_step_s`` was taken."""
-    checks: tuple[Check, ...]
+    first_cached_step_s: float
+    """A cached step after a computed one."""
+    further_cached_step_s: float
+    """A cached step after a cached one (after a computed one, where no schedule has two cached steps in a row)."""
+    n: int
+    checks: tuple[Check, ...] = ()
 
-    def latency_s(self, computed: float) -> float:
-        """Predicted latency with that many computed steps (a mean over prompts need not be whole)."""
-        dense = self.dense
-        fixed = dense.overhead_s + dense.text_encode_s + dense.decode_s
-        return fixed + computed * dense.computed_step_s + (dense.steps - computed) * self.cached_step_s
+    def latency_of(self, decisions: str) -> float:
+        """Predicted latency in seconds of a generation with these decisions (``1`` computed, ``0`` cached)."""
+        begins = list(itertools.accumulate(self.dense.steps_s, initial=0.0))
+        elapsed, before = 0.0, "0"
+        for decision in decisions:
+            if decision == "1":
+                position = bisect.bisect_right(begins, elapsed) - 1
+                elapsed += self.dense.steps_s[min(position, len(self.dense.steps_s) - 1)]
+            else:
+                elapsed += self.first_cached_step_s if before == "1" else self.further_cached_step_s
+            before = decision
+        return self.dense.fixed_s + elapsed
 
     def speedup(self, hit_rate: float) -> float:
-        """Predicted speed-up over the dense recipe when that share of the steps is answered from the cache."""
-        return self.dense.latency_s / self.latency_s(self.dense.steps * (1 - hit_rate))
+        """Predicted speed-up over the dense recipe when that share of the steps, evenly spread, is cached.
+
+        Between two whole numbers of computed steps latency is interpolated.
+        """
+        steps = len(self.dense.steps_s)
+        computed = steps * (1 - hit_rate)
+        low = min(math.floor(computed + 1e-9), steps)
+        high = min(low + 1, steps)
+        few, many = (self.latency_of(evenly_spread(count, steps)) for count in (low, high))
+        return self.dense.latency_s / (few + (computed - low) * (many - few))
+
+
+class _Measured(Record, frozen=True, kw_only=True):
+    """A recipe's generations of all sessions."""
+
+    recipe: Recipe
+    made: tuple[Generation, ...]
+    sessions: int
+
+    @property
+    def dense(self) -> bool:
+        return self.recipe.token("cache") is None and all("0" not in (g.decisions or "") for g in self.made)
+
+    @property
+    def untouched(self) -> tuple[Any, ...]:
+        """What text encoding and decoding depend on."""
+        return self.recipe.dtype, *sorted(str(token) for token in self.recipe.tokens if token.family == "switch")
+
+    @property
+    def family(self) -> tuple[str, str] | None:
+        """Dense recipe and cache, None without a cache or where cached steps are not one price."""
+        token = self.recipe.token("cache")
+        if token is None or token.name in _INSIDE_BLOCKS:
+            return None
+        engine = token.option("engine")
+        base = Recipe(tuple(other for other in self.recipe.tokens if other is not token))
+        return str(base), token.name + (f" ({engine})" if engine else "")
+
+
+_INSIDE_BLOCKS = ("pab", "fastercache", "taylorseer")
+
+
+def evenly_spread(computed: int, steps: int) -> str:
+    """Decisions of a schedule that computes so many of the steps, as ``computed=`` spreads them; the first always."""
+    return "".join("01"[i * computed // steps != (i - 1) * computed // steps] for i in range(steps))
 
 
 def cost_model(sessions: Sequence[Iterable[Result]]) -> tuple[tuple[DenseCost, ...], tuple[CacheCost, ...]]:
     """Costs of every dense recipe, and of every cache on one, among the results of several sessions.
 
     Results of one machine and workload belong together: the caller sees to that. Tests without recorded phases and
-    steps are left out, and so are caches that work inside of blocks (their cached steps are not one price).
+    steps are left out, and so are caches that work inside of blocks.
     """
-    seen: dict[str, tuple[list[Generation], int]] = {}
-    for results in sessions:
-        here: dict[str, list[Generation]] = {}
-        for result in results:
-            if result.recipe and not result.measurement.problems:
-                recipe = str(result.measurement.facts.get("recipe", result.recipe))
-                here.setdefault(recipe, []).extend(filter(_complete, result.measurement.generations))
-        for name, made in here.items():
-            if made:
-                before, count = seen.get(name, ([], 0))
-                seen[name] = (before + made, count + 1)
-    dense = {
-        text: _dense(text, made, count)
-        for text, (made, count) in seen.items()
-        if parse(text).token("cache") is None and all("0" not in (g.decisions or "") for g in made)
-    }
-    groups: dict[tuple[str, str], list[str]] = {}
-    for text in seen:
-        parsed = parse(text)
-        token = parsed.token("cache")
-        base = _without_cache(parsed)
-        if token is not None and base in dense and not _inside_blocks(token.name):
-            engine = token.option("engine")
-            groups.setdefault((base, token.name + (f" ({engine})" if engine else "")), []).append(text)
-    costs = []
-    for (base, cache), recipes in groups.items():
-        by_hits = sorted(recipes, key=lambda text: statistics.mean(_computed(seen[text][0])))
-        most = by_hits[0]
-        cached = [s for g in seen[most][0] for s, d in _decided(g) if d == "0"]
-        if not cached:
-            continue
-        cost = CacheCost(
-            dense=dense[base],
-            cache=cache,
-            cached_step_s=statistics.median(cached),
-            calibrated_on=most,
-            checks=(),
-        )
+    measured = _gather(sessions)
+    dense, caches = _fit(measured)
+    checked = []
+    for key, cost in caches.items():
         checks = []
-        for text in by_hits[1:]:
-            made = seen[text][0]
-            computed = statistics.mean(_computed(made))
-            measured = statistics.median(g.latency_s for g in made)
-            checks.append(
-                Check(
-                    recipe=text,
-                    computed=computed,
-                    predicted_s=cost.latency_s(computed),
-                    measured_s=measured,
-                    n=len(made),
-                )
-            )
-        costs.append(msgspec.structs.replace(cost, checks=tuple(checks)))
-    return tuple(dense.values()), tuple(costs)
-
-
-def lines(dense: Sequence[DenseCost], caches: Sequence[CacheCost]) -> list[str]:
-    """The model as text, n beside every figure."""
-    found = []
-    for cost in dense:
-        found.append(
-            f"{cost.recipe}: {cost.latency_s:.3f} s = text {cost.text_encode_s * 1e3:.1f} ms + {cost.steps} steps of "
-            f"{cost.computed_step_s * 1e3:.2f} ms + decode {cost.decode_s * 1e3:.1f} ms + rest "
-            f"{cost.overhead_s * 1e3:.1f} ms (n={cost.n} in {cost.sessions} sessions)"
-        )
-    for cache in caches:
-        found.append(
-            f"{cache.dense.recipe} with {cache.cache}: a cached step {cache.cached_step_s * 1e3:.2f} ms (from "
-            f"{cache.calibrated_on}); speed-up "
-            + ", ".join(f"{cache.speedup(h):.2f}× at {h:.0%} hits" for h in HIT_RATES)
-        )
-        found += [
-            f"  {check.recipe}: {check.computed:g} computed, predicted {check.predicted_s:.3f} s, measured "
-            f"{check.measured_s:.3f} s ({check.error:+.1%}, n={check.n})"
-            for check in cache.checks
-        ]
-    return found
+        for text, held_out in measured.items():
+            if held_out.family == key:
+                _, without = _fit({other: value for other, value in measured.items() if other != text})
+                if key in without:
+                    checks.append(_check(text, held_out.made, without[key]))
+        checks.sort(key=lambda check: check.computed)
+        checked.append(msgspec.structs.replace(cost, checks=tuple(checks)))
+    return tuple(dense.values()), tuple(checked)
 
 
 def described(cache: CacheCost) -> dict[str, Any]:
@@ -173,22 +191,86 @@ def described(cache: CacheCost) -> dict[str, Any]:
     }
 
 
-def _dense(text: str, made: Sequence[Generation], sessions: int) -> DenseCost:
-    latency = statistics.median(g.latency_s for g in made)
-    encode = statistics.median(g.text_encode_s or 0.0 for g in made)
-    decode = statistics.median(g.decode_s or 0.0 for g in made)
-    step = statistics.median(s for g in made for s in g.steps_s)
-    steps = len(made[0].steps_s)
+def _gather(sessions: Sequence[Iterable[Result]]) -> dict[str, _Measured]:
+    """Recipe (what a whole recipe stands for) → its complete generations."""
+    found: dict[str, _Measured] = {}
+    for results in sessions:
+        here: dict[str, list[Generation]] = {}
+        for result in results:
+            if result.recipe and not result.measurement.problems:
+                recipe = str(result.measurement.facts.get("recipe", result.recipe))
+                here.setdefault(recipe, []).extend(filter(_complete, result.measurement.generations))
+        for text, made in here.items():
+            if made:
+                before = found.get(text)
+                found[text] = _Measured(
+                    recipe=parse(text),
+                    made=(before.made if before else ()) + tuple(made),
+                    sessions=(before.sessions if before else 0) + 1,
+                )
+    return found
+
+
+def _fit(measured: Mapping[str, _Measured]) -> tuple[dict[str, DenseCost], dict[tuple[str, str], CacheCost]]:
+    pooled: dict[tuple[Any, ...], list[Generation]] = {}
+    families: dict[tuple[str, str], list[Generation]] = {}
+    for one in measured.values():
+        pooled.setdefault(one.untouched, []).extend(one.made)
+        if one.family:
+            families.setdefault(one.family, []).extend(one.made)
+    dense = {text: _dense(text, one, pooled[one.untouched]) for text, one in measured.items() if one.dense}
+    caches = {}
+    for (base, cache), made in families.items():
+        first, further = _cached_step(made, "10"), _cached_step(made, "00")
+        if base in dense and first is not None:
+            caches[base, cache] = CacheCost(
+                dense=dense[base],
+                cache=cache,
+                first_cached_step_s=first,
+                further_cached_step_s=first if further is None else further,
+                n=len(made),
+            )
+    return dense, caches
+
+
+def _dense(text: str, one: _Measured, pooled: Sequence[Generation]) -> DenseCost:
     return DenseCost(
         recipe=text,
-        latency_s=latency,
-        text_encode_s=encode,
-        computed_step_s=step,
-        decode_s=decode,
-        overhead_s=latency - encode - decode - steps * step,
-        steps=steps,
+        measured_s=statistics.median(g.latency_s for g in one.made),
+        text_encode_s=statistics.median(g.text_encode_s or 0.0 for g in pooled),
+        decode_s=statistics.median(g.decode_s or 0.0 for g in pooled),
+        rest_s=statistics.median(_rest(g) for g in pooled),
+        steps_s=tuple(statistics.median(step) for step in zip(*(g.steps_s for g in one.made), strict=True)),
+        n=len(one.made),
+        sessions=one.sessions,
+    )
+
+
+def _rest(made: Generation) -> float:
+    return made.latency_s - (made.text_encode_s or 0.0) - sum(made.steps_s) - (made.decode_s or 0.0)
+
+
+def _cached_step(generations: Iterable[Generation], pair: str) -> float | None:
+    """Seconds of the second of two steps so decided: mean in a generation, median over them; None where none is."""
+    means = []
+    for made in generations:
+        decided = itertools.pairwise(made.decisions or "")
+        steps = [s for s, two in zip(made.steps_s[1:], decided, strict=True) if "".join(two) == pair]
+        if steps:
+            means.append(statistics.fmean(steps))
+    return statistics.median(means) if means else None
+
+
+def _check(text: str, made: Sequence[Generation], cost: CacheCost) -> Check:
+    latencies = [g.latency_s for g in made]
+    measured = statistics.median(latencies)
+    return Check(
+        recipe=text,
+        computed=statistics.fmean(g.computed_steps or 0 for g in made),
+        predicted_s=statistics.median(cost.latency_of(g.decisions or "") for g in made),
+        measured_s=measured,
+        spread=(max(latencies) - min(latencies)) / measured,
         n=len(made),
-        sessions=sessions,
     )
 
 
@@ -199,19 +281,3 @@ def _complete(generation: Generation) -> bool:
         and generation.decode_s is not None
         and len(generation.decisions or "") == len(generation.steps_s)
     )
-
-
-def _decided(generation: Generation) -> Iterable[tuple[float, str]]:
-    return zip(generation.steps_s, generation.decisions or "", strict=True)
-
-
-def _computed(made: Sequence[Generation]) -> list[int]:
-    return [g.computed_steps or 0 for g in made]
-
-
-def _without_cache(recipe: Recipe) -> str:
-    return str(Recipe(tuple(token for token in recipe.tokens if token.family != "cache")))
-
-
-def _inside_blocks(cache: str) -> bool:
-    return cache in ("pab", "fastercache", "taylorseer")

@@ -6,19 +6,14 @@ number of generations and of sessions beside it.
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from pytest_fluxperf.baseline.environment import STACK
 from pytest_fluxperf.baseline.published import Published, matching
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.results import Environment, Generation, Hardware, Result, RunDocument, Workload
-
-BEGIN, END = "<!-- fluxperf table: begin -->", "<!-- fluxperf table: end -->"
-"""Lines of a Markdown file between which :func:`write_into` puts the tables."""
 
 HEADER = (
     "| recipe | p50 s | speed-up | computed steps | peak GiB | ready after s | n (sessions) | published |",
@@ -70,19 +65,6 @@ def recipe_tables(documents: Iterable[RunDocument], published: Sequence[Publishe
     if not tables:
         raise FluxPerfError("no measured recipe is among these results")
     return "\n\n".join("\n".join(_rendered(table, published)) for table in tables.values()) + "\n"
-
-
-def write_into(path: Path, tables: str) -> None:
-    """Replace what stands between the lines :data:`BEGIN` and :data:`END` of a file."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise FluxPerfError(f"{path}: cannot be read: {error.strerror}") from None
-    parts = re.split(f"({re.escape(BEGIN)}|{re.escape(END)})", text)
-    if parts[1::2] != [BEGIN, END]:
-        raise FluxPerfError(f"{path}: must hold the lines '{BEGIN}' and '{END}' once, in this order")
-    parts[2] = f"\n{tables}"
-    path.write_text("".join(parts), encoding="utf-8")
 
 
 def _rendered(table: _Table, published: Sequence[Published]) -> Iterable[str]:

@@ -11,6 +11,7 @@ from pytest_fluxperf.baseline.published import load
 from pytest_fluxperf.cli import main
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.report import cost, table, write_document
+from pytest_fluxperf.report.sections import read_section
 from pytest_fluxperf.results import Generation, Measurement, Workload
 
 COMPUTED_S, CACHED_S, TEXT_S, DECODE_S, REST_S = 0.170, 0.010, 0.030, 0.085, 0.005
@@ -68,35 +69,94 @@ def measured():
     return recipes
 
 
+def costs(recipes, *more):
+    """The model of sessions of such recipes, its caches by name."""
+    dense, caches = cost.cost_model([session(each).results for each in (recipes, *more)])
+    return dense, {cache.cache: cache for cache in caches}
+
+
 def test_parts_are_told_apart_and_schedules_predicted(measured):
-    dense, caches = cost.cost_model([session(measured).results, session(measured, name="two").results])
+    dense, by_engine = costs(measured, measured)
     (bf16,) = dense
-    assert (bf16.recipe, bf16.n, bf16.sessions, bf16.steps) == ("bf16", 6, 2, STEPS)
+    assert (bf16.recipe, bf16.n, bf16.sessions, len(bf16.steps_s)) == ("bf16", 6, 2, STEPS)
     assert bf16.computed_step_s == pytest.approx(COMPUTED_S)
-    assert bf16.overhead_s == pytest.approx(REST_S)
-    by_engine = {cache.cache: cache for cache in caches}
+    assert (bf16.text_encode_s, bf16.decode_s) == (TEXT_S, DECODE_S)
+    assert bf16.rest_s == pytest.approx(REST_S)
+    assert bf16.latency_s == pytest.approx(bf16.measured_s)
     assert set(by_engine) == {"fbcache (diffusers)", "fbcache (para-attn)"}  # pab's cached steps are no one price
     native = by_engine["fbcache (diffusers)"]
-    assert native.cached_step_s == pytest.approx(CACHED_S)
-    assert native.calibrated_on == "bf16+fbcache:0.3,computed=4"
-    assert [check.computed for check in native.checks] == [8, 14]
-    assert [check.error for check in native.checks] == pytest.approx([0, 0], abs=1e-9)
+    assert native.first_cached_step_s == pytest.approx(CACHED_S)
+    assert native.further_cached_step_s == pytest.approx(CACHED_S)
+    assert native.n == 18
+    assert [check.computed for check in native.checks] == [4, 8, 14]
+    assert [check.error for check in native.checks] == pytest.approx([0, 0, 0], abs=1e-9)
     fixed = TEXT_S + DECODE_S + REST_S
     expected = (fixed + STEPS * COMPUTED_S) / (fixed + 8 * COMPUTED_S + 20 * CACHED_S)
     assert native.speedup(20 / 28) == pytest.approx(expected)
     assert native.speedup(0.0) == pytest.approx(1.0)
+    between = (fixed + STEPS * COMPUTED_S) / (fixed + 8.5 * COMPUTED_S + 19.5 * CACHED_S)
+    assert native.speedup(19.5 / 28) == pytest.approx(between, rel=1e-3)
     assert by_engine["fbcache (para-attn)"].checks == ()
 
 
-def test_a_cached_step_that_costs_more_elsewhere_shows_as_an_error(measured):
-    slow = [
-        msgspec.structs.replace(made, latency_s=made.latency_s * 1.05)
-        for made in measured["bf16+fbcache:0.3,computed=14"]
-    ]
-    _, caches = cost.cost_model([session(measured | {"bf16+fbcache:0.3,computed=14": slow}).results])
-    errors = {check.computed: check.error for cache in caches for check in cache.checks}
+def test_a_schedule_is_predicted_from_the_others_alone(measured):
+    """A schedule that is off misses by as much, and does not spoil its own prediction."""
+    name = "bf16+fbcache:0.3,computed=14"
+    slow = [msgspec.structs.replace(made, latency_s=made.latency_s * 1.05) for made in measured[name]]
+    _, caches = costs(measured | {name: slow})
+    errors = {check.computed: check.error for check in caches["fbcache (diffusers)"].checks}
     assert errors[14] == pytest.approx(1 / 1.05 - 1)
     assert errors[8] == pytest.approx(0, abs=1e-9)
+    assert errors[4] == pytest.approx(0, abs=1e-9)
+
+
+def priced(decisions, *, first, further, late):
+    """A generation whose cached steps have two prices, and whose computed steps are slower after a second of load."""
+    steps, elapsed = [], 0.0
+    for before, decision in zip("0" + decisions, decisions, strict=False):
+        if decision == "1":
+            steps.append(COMPUTED_S if elapsed < 1.0 else late)
+        else:
+            steps.append(first if before == "1" else further)
+        elapsed += steps[-1]
+    return msgspec.structs.replace(
+        generation(decisions), steps_s=tuple(steps), latency_s=TEXT_S + sum(steps) + DECODE_S + REST_S
+    )
+
+
+def test_prices_depend_on_what_came_before(measured):
+    """Cached steps after a cached one wait for the host; computed ones slow down when the power limit is reached."""
+    prices = {"first": 0.004, "further": 0.008, "late": 0.180}
+    recipes = {"bf16": [priced("1" * STEPS, **prices)] * 2}
+    for computed in (4, 8, 14):
+        recipes[f"bf16+fbcache:0.3,computed={computed}"] = [priced(schedule(computed), **prices)] * 2
+    (bf16,), caches = costs(recipes)
+    cache = caches["fbcache (diffusers)"]
+    assert cache.first_cached_step_s == pytest.approx(0.004)
+    assert cache.further_cached_step_s == pytest.approx(0.008)
+    assert bf16.computed_step_s > COMPUTED_S
+    assert [check.error for check in cache.checks] == pytest.approx([0, 0, 0], abs=1e-3)
+    assert cache.latency_of(schedule(4)) == pytest.approx(bf16.fixed_s + 4 * COMPUTED_S + 4 * 0.004 + 20 * 0.008)
+
+
+def test_text_encoding_disturbed_in_one_test_does_not_count_for_its_recipe(measured):
+    disturbed = [
+        msgspec.structs.replace(made, text_encode_s=TEXT_S * 2, latency_s=made.latency_s + TEXT_S)
+        for made in measured["bf16"]
+    ]
+    (bf16,), caches = costs(measured | {"bf16": disturbed})
+    assert bf16.text_encode_s == TEXT_S
+    assert bf16.measured_s - bf16.latency_s == pytest.approx(TEXT_S)
+    assert all(abs(check.error) < 1e-9 for check in caches["fbcache (diffusers)"].checks)
+
+
+def test_schedules_are_spread_as_the_measuring_mode_spreads_them():
+    from pytest_fluxperf.pipelines.optimizations.stepcache import in_schedule
+
+    for computed in range(1, STEPS + 1):
+        spread = "".join("01"[in_schedule(i, computed, STEPS)] for i in range(STEPS))
+        assert cost.evenly_spread(computed, STEPS) == spread
+    assert cost.evenly_spread(0, STEPS) == "0" * STEPS
 
 
 def test_a_whole_recipe_counts_as_what_it_stands_for(measured):
@@ -111,10 +171,11 @@ def test_the_command_checks_the_predictions(measured, tmp_path, capsys):
     write_document(session(measured), tmp_path / "good.json")
     assert main(["cost", str(tmp_path / "good.json"), "--json", str(tmp_path / "cost.json")]) == 0
     printed = capsys.readouterr().out
-    assert "computed=14: 14 computed, predicted" in printed
-    assert "n=3" in printed
+    assert "| `bf16+fbcache:0.3,computed=14` | 14 | " in printed
+    assert " | +0.0% | 0.0% | 3 |" in printed
+    assert "3 of 3 schedules are predicted within 2%" in printed
     written = json.loads((tmp_path / "cost.json").read_text())
-    assert written["dense"][0]["computed_step_s"] == pytest.approx(COMPUTED_S)
+    assert written["dense"][0]["steps_s"] == pytest.approx([COMPUTED_S] * STEPS)
     assert {round(check["error"], 6) for check in written["caches"][0]["checks"]} == {0.0}
     slow = [msgspec.structs.replace(m, latency_s=m.latency_s * 1.05) for m in measured["bf16+fbcache:0.3,computed=14"]]
     write_document(session(measured | {"bf16+fbcache:0.3,computed=14": slow}), tmp_path / "off.json")
@@ -160,13 +221,21 @@ def test_broken_results_have_no_row(measured):
 def test_the_table_goes_between_the_marks(measured, tmp_path, capsys):
     page, results = tmp_path / "page.md", tmp_path / "results.json"
     write_document(session(measured), results)
-    page.write_text(f"# Recipes\n\n{table.BEGIN}\nold\n{table.END}\nrest\n")
+    marks = {name: [f"<!-- fluxperf {name}: {end} -->" for end in ("begin", "end")] for name in ("table", "cost")}
+    page.write_text(
+        "# Recipes\n\n" + "".join(f"{begin}\nold\n{end}\nrest\n" for begin, end in marks.values()), encoding="utf-8"
+    )
     for _ in range(2):
         assert main(["table", str(results), "--into", str(page), "--baselines", str(BASELINES)]) == 0
-    text = page.read_text()
-    assert text.startswith(f"# Recipes\n\n{table.BEGIN}\n**")
-    assert text.endswith(f"{table.END}\nrest\n")
+        assert main(["cost", str(results), "--into", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith(f"# Recipes\n\n{marks['table'][0]}\n**")
+    assert f"{marks['table'][1]}\nrest\n{marks['cost'][0]}\n| dense recipe | " in text
+    assert text.endswith(f"{marks['cost'][1]}\nrest\n")
     assert "old" not in text
+    capsys.readouterr()
+    assert main(["cost", str(results)]) == 0
+    assert read_section(page, "cost") == capsys.readouterr().out
     page.write_text("no marks")
     assert main(["table", str(results), "--into", str(page)]) == 4
     assert "must hold the lines" in capsys.readouterr().err

@@ -1,0 +1,32 @@
+"""No measured figure in the documentation is typed in: the sections are what the commands print."""
+
+from __future__ import annotations
+
+import pytest
+from pages import ROOT
+
+from pytest_fluxperf.cli import main
+from pytest_fluxperf.report.sections import read_section
+
+RESULTS = sorted(str(path) for path in (ROOT / "docs" / "measurements").glob("h200-results*.json"))
+
+
+@pytest.mark.parametrize("section", ["table", "cost"])
+def test_a_section_is_what_its_command_prints(section, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert RESULTS
+    main([section, *RESULTS])
+    assert read_section(ROOT / "docs" / "recipes.md", section) == capsys.readouterr().out
+
+
+def test_the_readme_of_the_baselines_shows_both_commands():
+    text = (ROOT / "baselines" / "README.md").read_text(encoding="utf-8")
+    for section in ("table", "cost"):
+        assert f"$ fluxperf {section} docs/measurements/h200-results*.json --into docs/recipes.md\n" in text
+
+
+def test_every_folder_of_baselines_is_explained():
+    text = (ROOT / "baselines" / "README.md").read_text(encoding="utf-8")
+    for folder in (ROOT / "baselines").iterdir():
+        if folder.is_dir():
+            assert f"- `{folder.name}/`:" in text
