@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -75,6 +75,7 @@ class Bench:
         """Canonical recipe; None until a pipeline fixture asks for one (a body may bring its own pipeline)."""
         self.prepared: Any = None
         self.prepare_s: float | None = None
+        self.reference_s = 0.0
 
     def check(self) -> None:
         """Find what would go wrong before anything is measured; raises :class:`FluxPerfError` that names the test."""
@@ -123,7 +124,8 @@ class Bench:
         self.recipe = self.session.recipe(asked, self.settings.steps)
         self.session.require(self.recipe)
         with self.session.device_lock():
-            self._reference_pictures()  # first, since it uses the same loaded base
+            with self._on_reference():
+                self._reference_pictures()  # first, since it uses the same loaded base
             start = time.perf_counter()
             self.prepared = self.session.acquire(self.recipe, self.workload)
             self.prepare_s = time.perf_counter() - start
@@ -202,6 +204,7 @@ class Bench:
                 prompts=len(self.workload.prompts),
             ),
             duration_s=round(time.monotonic() - start, 3),
+            reference_s=round(self.reference_s, 3),
             worker=self.session.worker,
         )
         if raised is not None:
@@ -310,7 +313,8 @@ class Bench:
         hooks = Hooks()
         compiled = hooks.compilation()
         with self.session.device_lock():
-            paired = self._paired_reference()
+            with self._on_reference():
+                paired = self._paired_reference()
             hooks.reference = paired
             before = telemetry.read(self.session.gpu.uuid, companions)
             measurement = measuring.Runner(
@@ -494,10 +498,19 @@ class Bench:
         def time_one(prompt: Prompt) -> float:
             inputs.load(prompt)
             prepared.begin()
-            seconds, _, _ = measuring.timed(lambda: prepared.pipe(**inputs), self.session.clock)
+            with self._on_reference():
+                seconds, _, _ = measuring.timed(lambda: prepared.pipe(**inputs), self.session.clock)
             return seconds
 
         return time_one
+
+    @contextmanager
+    def _on_reference(self) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.reference_s += time.perf_counter() - start
 
 
 def accepted(judgement: Judgement, update: str | None) -> bool:

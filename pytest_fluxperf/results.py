@@ -403,6 +403,9 @@ class Result(Record, frozen=True, kw_only=True):
     run: Run | None = None
     """This measurement in the form a baseline keeps; None when it may not become one."""
     duration_s: float = 0.0
+    """Measuring, comparing and judging; preparing the pipeline comes before."""
+    reference_s: float = 0.0
+    """Spent on the reference recipe: its pipeline, and its pictures as far as this test was the first to need them."""
     worker: str = ""
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from pytest_fluxperf.report.differences import Difference
+from pytest_fluxperf.report.spent import spent
 from pytest_fluxperf.report.text import memory, number, percent, plural, seconds, shorten, steps, visible
 from pytest_fluxperf.report.view import Overview, Row, overview
 from pytest_fluxperf.results import FAILING, Comparison, KernelDiff, RunDocument, Verdict
@@ -234,9 +235,10 @@ def _machines(view: Overview) -> str:
     lines = []
     for d in view.documents:
         command = code(shorten(" ".join(d.command), 300)) if d.command else ""
+        time = f" · {found}" if (found := spent(d)) else ""
         lines.append(
             f"{escape(d.time_utc)} · {escape(d.gpu)} · Python {escape(d.environment.python)} · "
-            f"pytest\\-fluxperf {escape(d.plugin)} {command}"
+            f"pytest\\-fluxperf {escape(d.plugin)} {command}{time}"
         )
     return "<sub>" + "<br>".join(lines) + "</sub>\n"
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pytest_fluxperf.baseline.environment import STACK
 from pytest_fluxperf.baseline.published import Published, matching
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.report.spent import spent
 from pytest_fluxperf.results import Environment, Generation, Hardware, Result, RunDocument, Workload
 
 HEADER = (
@@ -44,6 +45,8 @@ class _Table:
     environment: Environment
     rows: dict[str, _Row] = field(default_factory=dict)
     caveats: dict[str, None] = field(default_factory=dict)
+    sessions: dict[str, str] = field(default_factory=dict)
+    """Session → what its time went into."""
 
 
 def recipe_tables(documents: Iterable[RunDocument], published: Sequence[Published] = ()) -> str:
@@ -59,6 +62,8 @@ def recipe_tables(documents: Iterable[RunDocument], published: Sequence[Publishe
             key = (document.hardware.name, result.workload.digest)
             table = tables.setdefault(key, _Table(document.hardware, result.workload, document.environment))
             table.caveats |= dict.fromkeys(document.warnings) if result.workload.model.endswith("@random") else {}
+            if time := spent(document):
+                table.sessions[document.session] = str(time)
             row = table.rows.setdefault(result.recipe, _Row())
             row.results.append(result)
             row.sessions.add(document.session)
@@ -104,6 +109,8 @@ def _rendered(table: _Table, published: Sequence[Published]) -> Iterable[str]:
         "switching, and the first picture, in the slowest session. Published: seconds and speed-up over the source's "
         "own base, on the GPU named; see baselines/published for sources and what to know of them."
     )
+    if table.sessions:
+        yield f"\nWall time of the sessions: {'; '.join(table.sessions.values())}."
     for caveat in table.caveats:
         yield f"\n{caveat[0].upper()}{caveat[1:]}."
 

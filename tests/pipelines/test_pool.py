@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -164,6 +166,18 @@ def test_a_parked_recipe_leaves_what_was_expensive_to_the_next(pool, prepare, ge
     assert (compiling.snapshot() - before).graphs == 0
     second.park()
     np.testing.assert_array_equal(generate(prepare("fp32")), untouched())
+
+
+def test_a_dropped_pipeline_is_freed_though_the_libraries_are_kept_from_collection(info):
+    """What was alive when the first model was loaded is frozen; models never are."""
+    pool = Pool(info, "cpu")
+    prepared = pool.acquire(parse("fp32"), steps=2)
+    assert gc.get_freeze_count() > 100_000
+    transformer = weakref.ref(prepared.pipe.transformer)
+    prepared.release()
+    del prepared
+    pool.close()
+    assert transformer() is None
 
 
 def test_room_is_made_by_undoing_what_is_parked(info, generate):

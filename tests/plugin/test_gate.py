@@ -15,6 +15,12 @@ def test_an_unchanged_rerun_passes(recorded):
     assert {r["judgement"]["verdict"] for r in recorded.results()["results"]} == {"passed"}
 
 
+def test_the_time_for_the_reference_is_recorded_where_it_was_spent(project):
+    project.run("--fluxperf-update")
+    spent = {result["recipe"]: result.get("reference_s", 0.0) for result in project.results()["results"]}
+    assert spent["fp32"] > spent["fp32+fbcache:0.5"]  # the second test finds pipeline and pictures made
+
+
 def test_ten_percent_more_in_one_phase(recorded):
     result = recorded.run(fault="slow decode")
     result.assert_outcomes(passed=1, failed=1)
