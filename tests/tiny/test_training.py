@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import torch
 
 from pytest_fluxperf.pipelines.integrity import check_model_folder
 from pytest_fluxperf.pipelines.tiny.training import __main__ as training
-from pytest_fluxperf.pipelines.tiny.training import architecture, export, flow, scenes, text
+from pytest_fluxperf.pipelines.tiny.training import architecture, evaluate, export, flow, scenes, text
 from pytest_fluxperf.pipelines.tiny.training.schedule import Clock, cosine
 
 
-def test_smoke_run_exports_a_pipeline_and_goes_on_after_an_interruption(tmp_path, capsys):
+def test_smoke_run_goes_on_after_an_interruption_exports_a_pipeline_and_measures_it(tmp_path, capsys):
     torch.set_num_threads(1)
     assert training.main(["--out", str(tmp_path), "--smoke", "--sitting", "0"]) == 3
     assert "the same command goes on" in capsys.readouterr().out
@@ -22,6 +23,22 @@ def test_smoke_run_exports_a_pipeline_and_goes_on_after_an_interruption(tmp_path
     assert record["plan"]["vae_steps"] == 2
     assert training.main(["--out", str(tmp_path), "--smoke"]) == 0
     assert "distil: goes on at step 2" in capsys.readouterr().out
+    # and the evaluation of what it made
+    model, docs = tmp_path / "model", tmp_path / "docs"
+    common = ["--model", str(model), "--docs", str(docs), "--smoke"]
+    assert evaluate.main(common) == 0
+    assert {path.name for path in docs.iterdir()} == {"tiny-contact-sheet.png", "tiny-cache-curves.png"}
+    figures = json.loads((model / "evaluation.json").read_text())
+    assert set(figures) == {*evaluate.SECTIONS, "steps", "machine"}
+    assert [len(figures[name]) for name in ("caching", "guidance", "precision")] == [10, 4, 2]
+    card = (model / "README.md").read_text()
+    assert all(f"**{title}" in card for title in ("Reconstruction", "Prompt adherence", "Guidance", "Step caches"))
+    (model / "evaluation.json").write_text(json.dumps(figures | {"vae": {}}))
+    assert evaluate.main([*common, "--only", "vae"]) == 0
+    assert json.loads((model / "evaluation.json").read_text()) == figures
+    with pytest.raises(SystemExit):  # a figure of 28 steps among figures of 8
+        evaluate.main([*common[:-1], "--only", "vae"])
+    assert "measure all again" in capsys.readouterr().err
 
 
 def test_learning_rate_rises_falls_and_ends_at_zero():

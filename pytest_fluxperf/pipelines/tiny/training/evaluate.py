@@ -237,7 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
     path = options.model / "evaluation.json"
     how = {"steps": steps, "machine": _machine(options.device)}
     figures = json.loads(path.read_text()) if options.only else how
-    if how.items() - figures.items():
+    if any(figures[key] != value for key, value in how.items()):
         parser.error(
             f"--only: the other figures are of {figures['machine']}, {figures['steps']} steps: measure all again"
         )
