@@ -11,14 +11,15 @@ Three virtual environments are made that share this one's packages: two alike, a
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 import venv
 from pathlib import Path
+from typing import Any
 
 import pytest_fluxperf
 
@@ -86,20 +87,28 @@ def environment(folder: Path, share: float | None = None) -> Path:
     """A virtual environment over this one's packages, with the slow-down if ``share`` is given."""
     venv.create(folder, symlinks=True, with_pip=False)
     purelib = next((folder / "lib").glob("python*")) / "site-packages"
-    shared = sysconfig.get_paths()["purelib"]
-    lines = [str(Path(pytest_fluxperf.__file__).parents[1]), f"import site; site.addsitedir({shared!r})"]
+    shared = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    lines = [str(Path(pytest_fluxperf.__file__).parents[1])]
+    lines += [f"import site; site.addsitedir({path!r})" for path in shared]
     (purelib / "shared.pth").write_text("\n".join(lines) + "\n")
+    if not any(entry.name == "fluxperf" for entry in importlib.metadata.entry_points(group="pytest11")):
+        plugin(purelib, "fluxperf", "pytest_fluxperf.plugin")  # it runs from its sources here
     if share is not None:
         (purelib / "slowdown.py").write_text(SLOWDOWN.format(share=share))
-        info = purelib / "slowdown-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: slowdown\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text("[pytest11]\nslowdown = slowdown\n")
+        plugin(purelib, "slowdown", "slowdown")
     return folder
 
 
-def compare(title: str, old: Path, new: Path, work: Path, options: argparse.Namespace) -> None:
-    """Run ``fluxperf ab`` and print what came of it."""
+def plugin(purelib: Path, name: str, module: str) -> None:
+    """Let pytest find a module as a plugin, as if it had been installed."""
+    info = purelib / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[pytest11]\n{name} = {module}\n")
+
+
+def compare(title: str, old: Path, new: Path, work: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Run ``fluxperf ab``, print what came of it and return it."""
     start = time.monotonic()
     reports = work / title.replace("/", "")
     call = "from pytest_fluxperf.cli import main; raise SystemExit(main())"
@@ -108,8 +117,8 @@ def compare(title: str, old: Path, new: Path, work: Path, options: argparse.Name
     ran = subprocess.run([*command, *tests], cwd=work, text=True, capture_output=True)
     found = sorted(reports.glob("*/results.json"))
     if not found:
-        print(f"{title}: exit status {ran.returncode}: {ran.stderr.strip() or ran.stdout[-2000:]}")
-        return
+        print(f"{title}: exit status {ran.returncode}: {ran.stderr.strip() or ran.stdout[-2000:]}", flush=True)
+        return {"exit": ran.returncode, "error": ran.stderr.strip()[-2000:]}
     result = json.loads(found[-1].read_text())["results"][0]
     judgement, compared = result["judgement"], result.get("comparison")
     print(f"{title}: {judgement['verdict']} (exit status {ran.returncode}, {time.monotonic() - start:.0f} s in all)")
@@ -118,9 +127,12 @@ def compare(title: str, old: Path, new: Path, work: Path, options: argparse.Name
         blocks = len(compared["blocks"])
         print(f"  change {compared['change']:+.2%} between {compared['low']:+.2%} and {compared['high']:+.2%}")
         print(f"  {compared['generations']} measured generations in {blocks} blocks, {compared['warmups']} warm-ups")
+    sys.stdout.flush()
+    return {"exit": ran.returncode, "seconds": time.monotonic() - start, "judgement": judgement, "comparison": compared}
 
 
-def main() -> None:
+def main() -> int:
+    """Both comparisons; 1 if one could not be made."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="flux-dev@random")
     parser.add_argument("--gpu", default="auto")
@@ -129,15 +141,20 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--share", type=float, default=0.03, help="injected slow-down of a step (0.03 is 3 %%)")
     parser.add_argument("--tolerance", type=float, default=0.02)
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the result as JSON")
     options = parser.parse_args()
+    result: dict[str, Any] = {"model": options.model, "size": options.size, "steps": options.steps}
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         (work / "test_full_size.py").write_text(SUITE.format(**vars(options)))
         old, same = environment(work / "old"), environment(work / "same")
         slow = environment(work / "slow", options.share)
-        compare("A/A", old, same, work, options)
-        compare(f"injected {options.share:+.0%}", old, slow, work, options)
+        for title, new in (("A/A", same), (f"injected {options.share:+.0%}", slow)):
+            result[title] = compare(title, old, new, work, options)
+            if options.output:
+                options.output.write_text(json.dumps(result, indent=1) + "\n")
+    return int(any("error" in found for found in result.values() if isinstance(found, dict)))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -70,11 +70,10 @@ def main() -> None:
         if (value := getattr(chosen, name)) is not None:
             arguments += [f"--{name}", str(value)]
     with tempfile.TemporaryDirectory() as cache:
-        result = {
-            state: in_process("compile_time.py", arguments, {"TORCHINDUCTOR_CACHE_DIR": cache})
-            for state in ("cold", "warm")
-        }
-    report(chosen, result)
+        result = {}
+        for state in ("cold", "warm"):
+            result[state] = in_process("compile_time.py", arguments, {"TORCHINDUCTOR_CACHE_DIR": cache})
+            report(chosen, result)
     for cold, warm in zip(result["cold"]["rows"], result["warm"]["rows"], strict=True):
         print(
             f"{cold['recipe']:<36} cold {cold['compile_s']:6.1f} s, warm {warm['compile_s']:6.1f} s "

@@ -36,7 +36,9 @@ def spelled(token: Any, machine: Machine) -> str:
 def main() -> int:
     parser = options(__doc__)
     parser.add_argument("--compile", action="store_true", help="compile:tuned and compile:whole as well")
+    parser.add_argument("--only", metavar="LIST", help="names of tokens, separated by commas (default: all)")
     chosen = parser.parse_args()
+    only = set(chosen.only.split(",")) if chosen.only else None
     machine = Machine(chosen)
 
     def pixels(prepared: Any) -> Any:
@@ -49,6 +51,8 @@ def main() -> int:
     plain.release()
     rows: list[dict[str, Any]] = []
     for token, lacking in survey(machine.device):
+        if only and token.name not in only:
+            continue
         if lacking or token.name == "lora":
             rows.append({"token": str(token), "state": lacking or "needs a file"})
             continue

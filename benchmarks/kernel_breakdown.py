@@ -233,7 +233,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="denoising steps; default: the model's")
     parser.add_argument("--repeats", type=int, default=2, help="timed generations a recipe")
     parser.add_argument("--longest", type=int, default=15, help="families shown")
-    parser.add_argument("--out", type=Path, help="JSON file with everything")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file with everything, also while it runs")
     options = parser.parse_args()
     cuda = options.device.startswith("cuda")
     recipes = options.recipes or (["bf16+cudnn+compile", "bf16+fp8+cudnn+compile"] if cuda else ["fp32"])
@@ -256,9 +256,9 @@ def main() -> None:
     for recipe in recipes:
         results.append(breakdown(bench, recipe, options.repeats, rates))
         print("\n" + markdown(results[-1], options.longest), flush=True)
+        if options.output:
+            options.output.write_text(json.dumps({**head, "results": results}, indent=1) + "\n")
     bench.pool.close()
-    if options.out:
-        options.out.write_text(json.dumps({**head, "results": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,12 +4,14 @@
     python benchmarks/one_base.py --model flux-dev@random --steps 4     # on a GPU
 
 Either way every recipe is prepared and makes one picture. Each way runs in a process of its own with an empty cache of
-compiled kernels. Prints seconds a recipe (preparing; first picture, which includes compiling) and in all.
+compiled kernels. Prints seconds a recipe (preparing; first picture, which includes compiling), in all, and what
+switching to a recipe takes on one base.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import tempfile
@@ -18,7 +20,13 @@ from typing import Any
 
 from common import Machine, in_process, options, report
 
-GPU = "bf16,bf16+fa2,bf16+fbcache:0.3,bf16+teacache:0.6,bf16+compile,bf16+compile+fbcache:0.3,bf16+fp8wo,bf16+fp8"
+from pytest_fluxperf.recipe import parse
+
+GPU = (
+    "bf16,bf16+fa2,bf16+cudnn,bf16+fbcache:0.3,bf16+teacache:0.6,bf16+fora,bf16+magcache,bf16+compile,"
+    "bf16+compile+fbcache:0.3,bf16+compile+teacache:0.6,bf16+int8wo,bf16+fp8wo,bf16+fp8,bf16+cudnn+fp8+compile,"
+    "bf16+cudnn+fp8+compile+fbcache:0.3,bf16+cudnn+fp8+compile+teacache:0.6"
+)
 CPU = "fp32,fp32+math,fp32+fbcache:0.3,fp32+fora,fp32+compile,fp32+compile+fbcache:0.3,fp32+int8wo"
 
 
@@ -65,13 +73,14 @@ def main() -> None:
                 arguments += [f"--{name}", str(value)]
         with tempfile.TemporaryDirectory() as cache:
             ways[way] = in_process("one_base.py", arguments, {"TORCHINDUCTOR_CACHE_DIR": cache})
+            report(chosen, ways)
     shared, anew = ways["shared"], ways["anew"]
-    cheap = [
-        row["prepare_s"]
-        for row in shared["rows"][1:]
-        if not any(word in row["recipe"] for word in ("compile", "fp8", "int8", "int4"))
-    ]
-    result = {**ways, "ratio": anew["total_s"] / shared["total_s"], "plain_switches_s": cheap}
+    result = {
+        **ways,
+        "ratio": anew["total_s"] / shared["total_s"],
+        "preparing_ratio": preparing(anew) / preparing(shared),
+        "switches_s": switches(shared),
+    }
     report(chosen, result)
     print(f"{shared['model']} on {shared['device']}, {shared['steps']} steps; seconds to prepare + first picture")
     for one, new in zip(shared["rows"], anew["rows"], strict=True):
@@ -79,10 +88,31 @@ def main() -> None:
             f"  {one['recipe']:<36} one base {one['prepare_s']:7.3f} + {one['first_picture_s']:7.3f}   "
             f"anew {new['prepare_s']:7.3f} + {new['first_picture_s']:7.3f}"
         )
-    print(
-        f"all: one base {shared['total_s']:.1f} s, anew {anew['total_s']:.1f} s, {result['ratio']:.2f} times; "
-        f"switches without compile and quantization: median {statistics.median(cheap):.3f} s, most {max(cheap):.3f} s"
-    )
+    print(f"all: one base {shared['total_s']:.1f} s, anew {anew['total_s']:.1f} s: {result['ratio']:.2f} times")
+    print(f"preparing alone: {preparing(shared):.2f} s, {preparing(anew):.2f} s: {result['preparing_ratio']:.1f} times")
+    for kind, seconds in result["switches_s"].items():
+        if seconds:
+            print(f"switching, {kind}: median {statistics.median(seconds):.3f} s, most {max(seconds):.3f} s")
+
+
+def preparing(way: dict[str, Any]) -> float:
+    return sum(row["prepare_s"] for row in way["rows"])
+
+
+def switches(way: dict[str, Any]) -> dict[str, list[float]]:
+    """Seconds to prepare every recipe but the first, which loads, by what is expensive about it."""
+    kinds: dict[str, list[float]] = {"plain": [], "to or from compiled blocks": [], "quantizing": []}
+    for two in itertools.pairwise(way["rows"]):
+        before, after = (parse(row["recipe"]) for row in two)
+        quantization = after.token("quantization")
+        if quantization is not None and quantization != before.token("quantization"):
+            kind = "quantizing"
+        elif before.token("compile") != after.token("compile"):
+            kind = "to or from compiled blocks"
+        else:
+            kind = "plain"
+        kinds[kind].append(two[1]["prepare_s"])
+    return kinds
 
 
 if __name__ == "__main__":
