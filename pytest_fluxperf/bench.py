@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
+from pytest_fluxperf.baseline.codec import as_stored
 from pytest_fluxperf.baseline.names import baseline_path
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.interleaved import Interleaved
@@ -347,7 +348,7 @@ class Bench:
         return _replace(
             measurement,
             prepare_s=self.prepare_s,
-            facts=facts,
+            facts=as_stored(facts),  # they are compared with a baseline's
             problems=problems,
             telemetry=after,
             unfit=tuple(dict.fromkeys((*telemetry.unfit(before), *telemetry.unfit(after)))),

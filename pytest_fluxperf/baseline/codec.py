@@ -56,7 +56,7 @@ def decode(text: bytes, source: str) -> Baseline:
 
 def rounded(record: _T) -> _T:
     """``record`` with every float at :data:`SIGNIFICANT_DIGITS`, as its file will hold it."""
-    return msgspec.convert(_round(msgspec.to_builtins(record)), type(record))
+    return msgspec.convert(as_stored(msgspec.to_builtins(record)), type(record))
 
 
 def check(baseline: Baseline, source: str) -> None:
@@ -142,11 +142,12 @@ def _place_first(message: str) -> str:
     return f"{place.rstrip('`')}: {text}" if place else text
 
 
-def _round(value: Any) -> Any:
+def as_stored(value: Any) -> Any:
+    """Plain builtins with every float at :data:`SIGNIFICANT_DIGITS`."""
     if isinstance(value, dict):
-        return {key: _round(item) for key, item in value.items()}
+        return {key: as_stored(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_round(item) for item in value]
+        return [as_stored(item) for item in value]
     return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if isinstance(value, float) else value
 
 

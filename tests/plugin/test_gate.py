@@ -21,6 +21,17 @@ def test_the_time_for_the_reference_is_recorded_where_it_was_spent(project):
     assert spent["fp32"] > spent["fp32+fbcache:0.5"]  # the second test finds pipeline and pictures made
 
 
+def test_facts_are_the_same_after_they_were_stored(project):
+    """Polynomials of nine digits are stored with six: no difference to blame a slow-down on."""
+    suite = project.pytester.path / "test_suite.py"
+    suite.write_text(suite.read_text().replace("fbcache:0.5", "teacache:9"))
+    project.run("--fluxperf-update")
+    project.run(fault="slow decode")
+    judgement = project.judgement("teacache")
+    assert "decod" in judgement["message"]
+    assert "coefficients" not in json.dumps(judgement)
+
+
 def test_ten_percent_more_in_one_phase(recorded):
     result = recorded.run(fault="slow decode")
     result.assert_outcomes(passed=1, failed=1)
