@@ -1,4 +1,4 @@
-"""torch.compile of the transformer: its blocks, blocks with tuned kernels, or the whole as one graph."""
+"""torch.compile of the transformer: its blocks, blocks with tuned kernels, the whole as one graph, or TensorRT."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ OTHERS = [
     pytest.param("bf16+compile:whole", marks=LONG),
     pytest.param("bf16+cudnn+compile:tuned", marks=LONG),
     pytest.param("bf16+cudnn+fp8+compile:tuned", marks=LONG),
+    pytest.param("bf16+tensorrt", marks=(GPU, pytest.mark.extra)),
 ]
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
+import sys
 
 import numpy as np
 import pytest
 from tinyflux import STEPS
 
 from pytest_fluxperf.errors import FluxPerfError, Unavailable
-from pytest_fluxperf.pipelines.optimizations import attention, base, whole
+from pytest_fluxperf.pipelines.optimizations import attention, base, compilation, whole
 from pytest_fluxperf.pipelines.optimizations.base import Applied, Host, Optimization, Stage
 from pytest_fluxperf.pipelines.pool import survey, unavailable
 from pytest_fluxperf.recipe import Recipe, Token, TokenSpec, parse, specs
@@ -29,6 +31,7 @@ class TestAvailability:
             ("bf16+fp8", "fp8 needs a CUDA GPU of compute capability 8.9 or higher; the device is cpu"),
             ("bf16+fp8:tensor", "fp8:tensor needs a CUDA GPU"),
             ("bf16+int4wo", "int4wo needs a CUDA GPU"),
+            ("bf16+tensorrt", "tensorrt needs the package torch-tensorrt, which is not installed"),
             ("bf16+ulysses:2", "ulysses:2 needs 2 processes with a GPU each, started by torchrun"),
             ("bf16+ring:4", "ring:4 needs 4 processes"),
         ],
@@ -183,6 +186,92 @@ class TestQuantization:
         for recipe in ("int8wo", "int8", "fp8wo"):
             prepare(f"fp32+{recipe}")
             assert inductor.coordinate_descent_tuning == before
+
+
+TORCH_TENSORRT = """
+import torch._dynamo
+
+compiled, fails = [], []
+
+
+@torch._dynamo.register_backend(name="tensorrt")
+def tensorrt(graph, inputs, **arguments):
+    if fails:
+        raise RuntimeError("no engine\\ncould be built")
+    compiled.append(arguments)
+    return graph.forward
+"""
+
+
+@pytest.fixture(scope="module")
+def torch_tensorrt(tmp_path_factory):
+    """A package that adds a back end to dynamo as torch-tensorrt does, but runs graphs as they are."""
+    folder = tmp_path_factory.mktemp("packages")
+    (folder / "torch_tensorrt").mkdir()
+    (folder / "torch_tensorrt" / "__init__.py").write_text(TORCH_TENSORRT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.setattr(compilation, "needs_cuda", lambda device: None)
+        yield importlib.import_module("torch_tensorrt")
+        patch.delitem(sys.modules, "torch_tensorrt")
+
+
+class TestTensorRT:
+    def test_blocks_run_in_engines_and_come_back(self, torch_tensorrt, prepare, generate, untouched):
+        plain = prepare("fp32")
+        eager = generate(plain)
+        plain.release()
+        prepared = prepare("fp32+tensorrt")
+        assert unavailable(parse("bf16+tensorrt"), "cpu") is None
+        np.testing.assert_allclose(generate(prepared), eager, atol=1e-5)
+        assert torch_tensorrt.compiled
+        for told in torch_tensorrt.compiled:
+            assert told["options"] == {"use_explicit_typing": True, "pass_through_build_failures": True}
+        facts = prepared.facts()
+        assert facts["compile"] == "tensorrt"
+        assert facts["compiled_graphs"] == len(torch_tensorrt.compiled)
+        assert facts["graph_breaks"] == 0
+        assert prepared.problems() == ()
+        blocks = prepared.pipe.transformer.transformer_blocks
+        prepared.release()
+        assert all("forward" not in vars(block) for block in blocks)
+        np.testing.assert_array_equal(generate(prepare("fp32")), untouched())
+
+    def test_caches_stay_outside(self, torch_tensorrt, prepare, generate):
+        dense = prepare("fp32+tensorrt")
+        generate(dense)
+        dense.park()
+        engines = len(torch_tensorrt.compiled)
+        cached = prepare("fp32+tensorrt+fbcache:0.3,computed=3")
+        generate(cached)
+        assert cached.steps.decisions.count("1") == 3
+        assert len(torch_tensorrt.compiled) == engines
+        assert cached.facts()["graph_breaks"] == 0
+
+    def test_an_engine_that_cannot_be_built_is_no_silent_eager_block(
+        self, torch_tensorrt, prepare, generate, untouched
+    ):
+        torch_tensorrt.fails.append(True)
+        try:
+            prepared = prepare("fp32+tensorrt")
+            with pytest.raises(Exception, match="no engine"):
+                generate(prepared)
+        finally:
+            torch_tensorrt.fails.clear()
+        prepared.release()
+        np.testing.assert_array_equal(generate(prepare("fp32")), untouched())
+
+    @pytest.mark.parametrize(
+        ("recipe", "reason"),
+        [
+            ("bf16+tensorrt+compile", "one compile token"),
+            ("bf16+tensorrt:x", "cannot take 'x'; it is written tensorrt"),
+            ("bf16+tensorrt+pab", "leave tensorrt out"),
+        ],
+    )
+    def test_what_it_cannot_stand_beside(self, recipe, reason):
+        with pytest.raises(FluxPerfError, match=reason):
+            parse(recipe)
 
 
 class TestLora:

@@ -89,7 +89,7 @@ PUBLISHED = {
         "bf16+fora",
     ],
     "test_quantization.py": ["bf16+fp8", "bf16+fp8wo", "bf16+int8", "bf16+int8wo", "bf16+int4wo"],
-    "test_compile.py": ["bf16+compile", "bf16+compile:whole", "bf16+cudnn+compile:tuned"],
+    "test_compile.py": ["bf16+compile", "bf16+compile:whole", "bf16+cudnn+compile:tuned", "bf16+tensorrt"],
     "test_combinations.py": [
         "bf16+fa2+teacache:0.6",
         "bf16+fa2+fbcache:0.3",
@@ -208,9 +208,16 @@ def test_a_package_that_is_not_installed_is_named_before_anything_is_loaded(suit
 
     monkeypatch.setattr(loading, "load", refuse)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None)
-    result, _ = suite("--gpu=h100", "-rs", "-k", "fa2:package or fa3 or fa4 or sage or xformers")
-    result.assert_outcomes(skipped=5)
-    for package in ("flash-attn>=", "flash-attn-3,", "flash-attn-4,", "sageattention>=", "xformers>="):
+    result, _ = suite("--gpu=h100", "-rs", "-k", "fa2:package or fa3 or fa4 or sage or xformers or tensorrt")
+    result.assert_outcomes(skipped=6)
+    for package in (
+        "flash-attn>=",
+        "flash-attn-3,",
+        "flash-attn-4,",
+        "sageattention>=",
+        "xformers>=",
+        "torch-tensorrt,",
+    ):
         result.stdout.fnmatch_lines([f"SKIPPED*needs the package {package}*which is not installed*"])
 
 

@@ -1,13 +1,14 @@
-"""``compile``: torch.compile of every block, one graph for each kind of block.
+"""``compile`` and ``tensorrt``: torch.compile of every block, one graph for each kind of block.
 
 The blocks' ``forward`` is compiled, not the modules, and before caches are hooked in: hooks stay outside of the
 graphs, no graph breaks, and caches come and go without compiling again.
 """
 
-# ruff: noqa: D102
+# ruff: noqa: ARG001, D102
 # (overriding methods inherit their documentation, and callbacks take what the protocol hands them)
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from pytest_fluxperf.pipelines import compiling
@@ -17,9 +18,11 @@ from pytest_fluxperf.pipelines.optimizations.base import (
     Host,
     Optimization,
     Stage,
+    needs_cuda,
+    needs_package,
     register,
 )
-from pytest_fluxperf.recipe import Field, Token, TokenSpec, choice
+from pytest_fluxperf.recipe import Field, Recipe, Token, TokenSpec, choice
 
 _active = 0
 # Pipelines compiled now; dynamo's state is cleared when the last is undone, not under another's feet.
@@ -41,9 +44,13 @@ class Compiled(Applied):
 
         _active += 1
         self._before = compiling.snapshot()
-        options = _TUNING if self._token.value == "tuned" else None
+        arguments = self._arguments()
         for module in self._modules:
-            module.forward = torch.compile(module.forward, fullgraph=True, options=options)
+            module.forward = torch.compile(module.forward, fullgraph=True, **arguments)
+
+    def _arguments(self) -> dict[str, Any]:
+        """What torch.compile is told."""
+        return {"options": _TUNING if self._token.value == "tuned" else None}
 
     def undo(self) -> None:
         global _active
@@ -73,6 +80,20 @@ class Compiled(Applied):
         return ()
 
 
+class TensorRT(Compiled):
+    """Blocks compiled into TensorRT engines."""
+
+    def _arguments(self) -> dict[str, Any]:
+        importlib.import_module("torch_tensorrt")  # registers the back end
+        # Engines compute in the dtypes of the weights; one that cannot be built is an error, not a block left eager.
+        options = {"use_explicit_typing": True, "pass_through_build_failures": True}
+        return {"backend": "tensorrt", "dynamic": False, "options": options}
+
+
+def _needs_tensorrt(token: Token, recipe: Recipe, device: str) -> str | None:
+    return needs_package("torch_tensorrt", "torch-tensorrt") or needs_cuda(device)
+
+
 _TUNING: dict[str, Any] = {
     "coordinate_descent_tuning": True,
     "coordinate_descent_check_all_directions": True,
@@ -92,5 +113,16 @@ register(
         ),
         Stage.COMPILATION,
         Compiled,
+    )
+)
+
+register(
+    Optimization(
+        TokenSpec(
+            "tensorrt", "compile", "blocks compiled into TensorRT engines by torch-tensorrt (never run on a GPU yet)"
+        ),
+        Stage.COMPILATION,
+        TensorRT,
+        _needs_tensorrt,
     )
 )

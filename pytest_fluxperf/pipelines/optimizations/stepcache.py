@@ -58,8 +58,8 @@ def needs_eager_transformer(token: Token, recipe: Recipe) -> str | None:
 
 def needs_eager_blocks(token: Token, recipe: Recipe) -> str | None:
     """Conflict of caches that decide on the host inside of blocks with compiled blocks."""
-    if recipe.token("compile") is not None:
-        return f"{token.name!r} decides inside the blocks, where a compiled graph would break; leave compile out"
+    if (compiled := recipe.token("compile")) is not None:
+        return f"{token.name!r} decides inside the blocks, where a compiled graph would break; leave {compiled} out"
     return None
 
 
