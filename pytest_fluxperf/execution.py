@@ -15,7 +15,7 @@ from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.measure.runner import BodyRaised
 from pytest_fluxperf.report import terminal
 from pytest_fluxperf.results import Result, Skipped
-from pytest_fluxperf.wiring import BENCH, PAYLOAD, is_worker, session_of
+from pytest_fluxperf.wiring import BENCH, PAYLOAD, failure, is_worker, session_of
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -50,7 +50,7 @@ def run(item: pytest.Function) -> None:
         cause.add_note(f"fluxperf: broken: the test raised {error}")
         raise cause from None
     except FluxPerfError as error:
-        pytest.fail(f"fluxperf: {error}", pytrace=False)
+        raise failure(f"fluxperf: {error}") from None
     finally:
         live.clear()
     _publish(item, result)
@@ -59,7 +59,7 @@ def run(item: pytest.Function) -> None:
         item.warn(FluxPerfWarning(text))
     settings = session.settings
     if benches.fails(judgement, strict=settings.strict, update=settings.update):
-        pytest.fail(f"fluxperf: {judgement.verdict}: {judgement.message}", pytrace=False)
+        raise failure(f"fluxperf: {judgement.verdict}: {judgement.message}")
 
 
 def _publish(item: pytest.Item, result: Result) -> None:

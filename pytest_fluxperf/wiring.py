@@ -127,7 +127,12 @@ def preparing(config: pytest.Config) -> Iterator[None]:
         yield
     except Unavailable as error:
         if config.stash[SETTINGS].strict:
-            pytest.fail(f"{error} (--fluxperf-strict fails what cannot run)", pytrace=False)
+            raise failure(f"{error} (--fluxperf-strict fails what cannot run)") from None
         pytest.skip(str(error))
     except FluxPerfError as error:
-        pytest.fail(str(error), pytrace=False)
+        raise failure(str(error)) from None
+
+
+def failure(message: str) -> BaseException:
+    """What fails a test with nothing but a message; raise it ``from None``, or pytest shows what led to it as well."""
+    return pytest.fail.Exception(message, pytrace=False)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars, and errors only, from diffusers and transformers; both are as before afterwards."""
+def quiet(level: int = logging.ERROR) -> Iterator[None]:
+    """No progress bars, and no message below ``level``, from diffusers and transformers; as before afterwards."""
     from diffusers.utils import logging as diffusers
     from transformers.utils import logging as transformers
 
@@ -16,7 +17,7 @@ def quiet() -> Iterator[None]:
     before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
     try:
         for library in libraries:
-            library.set_verbosity_error()
+            library.set_verbosity(level)
             library.disable_progress_bar()
         yield
     finally:

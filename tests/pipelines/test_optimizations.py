@@ -316,6 +316,59 @@ class TestLora:
         assert set(vars(transformer)) == attributes
         np.testing.assert_array_equal(generate(prepare("fp32")), untouched())
 
+    FEW = 2
+    """Steps of a few-step adapter, which is served by itself and fused at a fraction of its strength."""
+
+    @pytest.fixture
+    def few_steps(self, info, tmp_path):
+        """An adapter of every linear layer of the blocks, as peft names and diffusers saves it."""
+        import torch
+        from diffusers import FluxPipeline
+        from peft import LoraConfig
+        from peft.utils import get_peft_model_state_dict
+
+        from pytest_fluxperf.pipelines import loading
+
+        transformer = loading.load(info, "fp32", "cpu").transformer
+        layers = ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"]
+        layers += ["ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2", "proj_mlp", "proj_out"]
+        torch.manual_seed(0)
+        transformer.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=layers, init_lora_weights=False))
+        state = get_peft_model_state_dict(transformer)
+        FluxPipeline.save_lora_weights(tmp_path, transformer_lora_layers=state, weight_name="few-steps.safetensors")
+        return tmp_path / "few-steps.safetensors"
+
+    def test_a_few_step_adapter_from_diffusers_own_hand(self, prepare, generate, few_steps):
+        from safetensors import safe_open
+
+        with safe_open(few_steps, "pt") as file:
+            names = set(file.keys())
+        assert "transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight" in names
+        plain = prepare("fp32", steps=self.FEW)
+        without = generate(plain, steps=self.FEW)
+        weights = {name: weight.clone() for name, weight in plain.pipe.transformer.named_parameters()}
+        plain.release()
+        pictures = {}
+        for scale in (0.125, 0.25):
+            prepared = prepare(f"fp32+lora:{few_steps},scale={scale}", steps=self.FEW)
+            pictures[scale] = generate(prepared, steps=self.FEW)
+            assert prepared.steps.decisions == "1" * self.FEW
+            assert prepared.problems() == ()
+            assert 2 * prepared.facts()["lora_layers"] == len(names)  # all of the file, A and B of each layer
+            prepared.release()
+        differences = [np.abs(picture - without).mean() for picture in pictures.values()]
+        assert 0 < differences[0] < differences[1]
+        after = prepare("fp32", steps=self.FEW)
+        assert all(bool((weights[name] == weight).all()) for name, weight in after.pipe.transformer.named_parameters())
+        np.testing.assert_array_equal(generate(after, steps=self.FEW), without)
+
+    def test_a_few_step_adapter_composes(self, prepare, generate, few_steps):
+        """As served: fused, quantized, compiled, with a cache that still finds the few steps alike enough."""
+        prepared = prepare(f"fp32+lora:{few_steps},scale=0.125+int8wo+fbcache:9", steps=4)
+        assert np.isfinite(generate(prepared, steps=4)).all()
+        assert prepared.steps.decisions == "1000"
+        assert prepared.problems() == ()
+
     def test_it_composes(self, prepare, generate, untouched, weights):
         path = weights(transformer_blocks__0__attn__to_q=(32, 32))
         alone = generate(prepare(f"fp32+lora:{path}"))

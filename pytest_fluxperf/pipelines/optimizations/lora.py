@@ -7,6 +7,7 @@ adapter touches are kept aside and put back by reference.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class FusedLora(Applied):
         import torch
 
         try:
-            with quiet():
+            with quiet(logging.CRITICAL):  # errors are raised as well
                 self._pipe.load_lora_weights(
                     str(self._path.parent), weight_name=self._path.name, adapter_name=_ADAPTER, local_files_only=True
                 )

@@ -1,0 +1,98 @@
+"""Recipes that cannot run as asked, in one session: each is told in one line and leaves nothing behind for the next."""
+
+from __future__ import annotations
+
+import pytest
+
+SUITE = """
+import pytest
+
+
+@pytest.mark.fluxperf(steps=4, size=32, prompts=["two green squares"], warmup=1, reference="none")
+@pytest.mark.parametrize("flux", RECIPES, indirect=True)
+def test_recipe(flux, flux_inputs, request):
+    inputs = dict(flux_inputs)
+    if "magcache" in request.node.name:
+        inputs["num_inference_steps"] = 3  # as if a serving process chose another number than its cache was set up for
+    return flux(**inputs).images
+"""
+
+
+@pytest.fixture
+def adapters(tmp_path):
+    """A missing adapter, one of other shapes, one for another kind of model, and no safetensors file at all."""
+    import torch
+    from safetensors.torch import save_file
+
+    def save(name, layer, size):
+        key = f"transformer.{layer}"
+        save_file({f"{key}.lora_A.weight": torch.ones(4, size), f"{key}.lora_B.weight": torch.ones(size, 4)}, name)
+        return name
+
+    garbage = tmp_path / "garbage.safetensors"
+    garbage.write_bytes(b"no safetensors")
+    return {
+        tmp_path / "missing.safetensors": "there is no file",
+        save(tmp_path / "shape.safetensors", "transformer_blocks.0.attn.to_q", 16): "does not match this transformer",
+        save(tmp_path / "other.safetensors", "down_blocks.0.attn.to_q", 32): "does not match this transformer",
+        garbage: "does not match this transformer",
+    }
+
+
+def pictures(project):
+    return [
+        generation["picture"]["sha256"]
+        for result in project.results()["results"]
+        if result["recipe"] == "fp32"
+        for generation in result["measurement"]["generations"]
+    ]
+
+
+def test_each_is_one_line_and_the_next_test_runs(project, adapters):
+    project.pytester.makepyfile(test_suite=f"RECIPES = ['fp32']\n{SUITE}")
+    project.run("--fluxperf-update").assert_outcomes(passed=1)
+    untouched = pictures(project)
+    complaints = {f"fp32+lora:{path}": reason for path, reason in adapters.items()}
+    complaints["fp32+magcache"] = "was set up for 4 denoising steps, but the generation ran 3"
+    recipes = [*complaints, "bf16+fp8", "fp32"]
+    project.pytester.makepyfile(test_suite=f"RECIPES = {recipes!r}\n{SUITE}")
+    result = project.run("--fluxperf-update", "-rfEs", "-o", "console_output_style=classic")
+    outcomes = result.parseoutcomes()
+    assert outcomes["passed"] == 1
+    assert outcomes["skipped"] == 1
+    assert outcomes.get("failed", 0) + outcomes.get("errors", 0) == len(complaints)
+    told = [line for line in result.stdout.lines if line.startswith(("FAILED", "ERROR "))]
+    assert len(told) == len(complaints)
+    text = result.stdout.str()
+    before_the_table = text.split("= fluxperf =")[0]
+    for recipe, reason in complaints.items():
+        (line,) = [line for line in before_the_table.splitlines() if reason in line and recipe[5:] in line]
+        assert not line.startswith("E ")  # no traceback
+    for noise in ("Traceback", "pytest_fluxperf/", "The above exception", "During handling", "Captured"):
+        assert noise not in text
+    result.stdout.fnmatch_lines(["SKIPPED*bf16+fp8: fp8 needs a CUDA GPU of compute capability 8.9*"])
+    assert pictures(project) == untouched
+
+
+def test_strict_fails_what_cannot_run(project):
+    project.pytester.makepyfile(test_suite=f"RECIPES = ['bf16+fp8']\n{SUITE}")
+    result = project.run("--fluxperf-update", "--fluxperf-strict")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*fp8 needs a CUDA GPU*--fluxperf-strict fails what cannot run*"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "complaint"),
+    [
+        ("bf16+fp16", "a recipe has one dtype token"),
+        ("fp32+fbcache:0.3+fora", "a recipe has one cache token"),
+        ("fp32+fp8", "quantizes bf16 weights only"),
+    ],
+)
+def test_what_cannot_exist_is_refused_before_anything_runs(project, recipe, complaint):
+    project.pytester.makepyfile(test_suite=f"RECIPES = ['fp32', {recipe!r}]\n{SUITE}")
+    result = project.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = [line for line in result.stderr.lines if line.startswith("ERROR:")]
+    assert f"test_recipe[{recipe}]" in line
+    assert complaint in line
