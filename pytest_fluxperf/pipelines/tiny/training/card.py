@@ -68,8 +68,8 @@ has not been measured for these weights.
 
 _VAE = """
 **Reconstruction.** VAE on {scenes} held-out scenes: {psnr_db:.1f} dB PSNR. The checker below accepts {accepted:.1%} of
-the objects in these reconstructions ({accepted_exact:.1%} without its tolerance), which bounds what it can accept in a
-generated picture.
+the objects in these reconstructions ({accepted_exact:.1%} without its tolerance): a ceiling, within the error of the
+sample, for generated pictures.
 """
 
 _ADHERENCE = """
