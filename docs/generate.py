@@ -13,6 +13,7 @@ from typing import Any
 from pytest_fluxperf import cli, hookspec, options
 from pytest_fluxperf import fixtures as fixture_module
 from pytest_fluxperf.options import CHECKS, ItemSettings
+from pytest_fluxperf.pipelines.optimizations.whole import FASTEST, FASTEST_LOSSLESS
 
 FOLDER = Path(__file__).parent / "reference"
 NOTE = "<!-- Made by docs/generate.py from the code; edit there. -->\n"
@@ -86,6 +87,12 @@ def recipes_page() -> str:
         ]
         if rows:
             parts.append(f"## {family}\n\n" + _table(("token", "meaning", ""), rows))
+        if family == "whole":
+            stands_for = [(name, _code(FASTEST[name]), _code(FASTEST_LOSSLESS[name])) for name in FASTEST]
+            parts.append(
+                "What they stand for. Hopper's were measured ([Recipes](../recipes.md)), the others ought to work:\n\n"
+                + _table(("GPU family", "`fastest`", "`fastest_lossless`"), stands_for)
+            )
     return "\n".join(parts)
 
 

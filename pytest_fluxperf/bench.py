@@ -181,11 +181,33 @@ class Bench:
         if self.session.settings.profile and judgement.verdict not in ("broken", "invalid"):
             measurement = self.profiled(measurement, call)
             judgement = self._judge(measurement, quality, drift, baseline, policy)
+        result = self._result(measurement, judgement, start, baseline, quality, drift)
+        if raised is not None:
+            raised.result = result
+            raise raised
+        return result
+
+    def broken(self, problem: str) -> Result:
+        """The result of a test that could not be set up, so that nobody takes the others for all there was."""
+        measurement = Measurement(generations=(), prepare_s=self.prepare_s, problems=(problem,))
+        baseline = self.session.store.load(self.test)
+        judgement = self._judge(measurement, None, None, baseline, self.policy)
+        return self._result(measurement, judgement, time.monotonic(), baseline)
+
+    def _result(
+        self,
+        measurement: Measurement,
+        judgement: Judgement,
+        start: float,
+        baseline: Baseline | None,
+        quality: Quality | None = None,
+        drift: Quality | None = None,
+    ) -> Result:
         if judgement.verdict == "no baseline" and accepted(judgement, self.session.settings.update):
             judgement = _replace(
                 judgement, message=f"{judgement.message.partition(';')[0]}; this run is recorded as one"
             )
-        result = Result(
+        return Result(
             test=self.test,
             recipe=self.recipe,
             reference=self.reference,
@@ -208,10 +230,6 @@ class Bench:
             reference_s=round(self.reference_s, 3),
             worker=self.session.worker,
         )
-        if raised is not None:
-            raised.result = result
-            raise raised
-        return result
 
     def profiled(self, measurement: Measurement, call: Callable[[], Any]) -> Measurement:
         """``measurement`` with the kernel table of one more generation, of the first prompt."""

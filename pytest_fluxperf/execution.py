@@ -75,9 +75,24 @@ def attach(item: pytest.Item, report: pytest.TestReport) -> None:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         recipe = item.stash[BENCH].recipe if BENCH in item.stash else None
         payload = msgspec.to_builtins(Skipped(test=item.nodeid, recipe=recipe, reason=reason.removeprefix("Skipped: ")))
+    if report.when == "setup" and report.failed and BENCH in item.stash:
+        payload = _not_set_up(item, report)
     if payload.get("judgement", {}).get("verdict") in QUIET:
         report.sections.clear()  # what the libraries logged while all went well would hide the one line that counts
     report.fluxperf = payload  # type: ignore[attr-defined]
+
+
+def _not_set_up(item: pytest.Item, report: pytest.TestReport) -> dict[str, Any]:
+    """The broken result of a test whose fixtures failed; nothing where even that cannot be made."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    said = (str(crash.message if crash else report.longrepr).strip() or "without a word").splitlines()[0]
+    said = said.removeprefix("Failed: ")  # pytest.fail's exception
+    try:
+        result = item.stash[BENCH].broken(f"could not be set up: {said}")
+    except FluxPerfError:  # the session was refused
+        return {}
+    item.config.hook.pytest_fluxperf_result(item=item, result=result)
+    return dict(msgspec.to_builtins(result))
 
 
 def collect(config: pytest.Config, report: pytest.TestReport) -> None:

@@ -72,6 +72,36 @@ def test_each_is_one_line_and_the_next_test_runs(project, adapters):
         assert noise not in text
     result.stdout.fnmatch_lines(["SKIPPED*bf16+fp8: fp8 needs a CUDA GPU of compute capability 8.9*"])
     assert pictures(project) == untouched
+    broken = {r["recipe"]: r["judgement"] for r in project.results()["results"] if r["recipe"] != "fp32"}
+    assert set(broken) == set(complaints)
+    for recipe, judgement in broken.items():
+        assert judgement["verdict"] == "broken"
+        assert complaints[recipe] in judgement["message"]
+    result.stdout.fnmatch_lines([f"*{len(complaints)} of {len(complaints) + 1} broken:*"])
+
+
+def test_a_fixture_that_fails_is_told_in_every_report(project):
+    project.pytester.makepyfile(
+        test_suite="""
+        import pytest
+
+        @pytest.fixture
+        def server():
+            raise ConnectionError("nobody answers on port 8000")
+
+        @pytest.mark.fluxperf(prompts=["a red circle"], warmup=0)
+        def test_our_server(flux_inputs, server):
+            raise AssertionError("is never called")
+        """
+    )
+    result = project.run("--fluxperf-update")
+    assert result.ret == 1
+    result.assert_outcomes(errors=1)
+    (judgement,) = (r["judgement"] for r in project.results()["results"])
+    assert judgement["verdict"] == "broken"
+    assert "could not be set up: ConnectionError: nobody answers on port 8000" in judgement["message"]
+    assert "1 of 1 broken" in (project.runs[-1] / "summary.md").read_text()
+    assert not list(project.baselines.rglob("*.json"))
 
 
 def test_strict_fails_what_cannot_run(project):

@@ -18,8 +18,8 @@ FASTEST = {
     "ampere": "bf16+fbcache:0.2+compile",
     "cpu": "fp32+fbcache:0.2+compile",
 }
-"""What ``fastest`` is on each family of devices. Measured on hopper (H200, FLUX.1-dev's architecture, 1024×1024, 28
-steps): fp8 with cuDNN attention and compiled blocks 2.97 s against 4.97 s for eager bf16, before any step is cached."""
+"""What ``fastest`` is on each family of devices. Hopper's is the fastest dense recipe of those measured on an H200
+(docs/recipes.md), with a step cache; the others have no figures of ours."""
 
 FASTEST_LOSSLESS = {
     "hopper": "bf16+cudnn+compile",
@@ -28,7 +28,7 @@ FASTEST_LOSSLESS = {
     "ampere": "bf16+compile",
     "cpu": "fp32+compile",
 }
-"""What ``fastest_lossless`` is. Measured on hopper (as above): 3.83 s against 4.97 s."""
+"""What ``fastest_lossless`` is: the dense recipe without quantization, likewise."""
 
 _TABLES = {"fastest": FASTEST, "fastest_lossless": FASTEST_LOSSLESS}
 
