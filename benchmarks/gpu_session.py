@@ -98,7 +98,7 @@ PARTS = {
 
 DEFAULT = "doctor,suite,compile,one_base,repeatability,ab,harness,kernels,every,extra,sample"
 
-REHEARSAL = {"model": "tiny", "gpu": "cpu", "device": "cpu", "size": 64, "steps": 2, "samples": 1}
+REHEARSAL = {"model": "tiny", "gpu": "cpu", "device": "cpu", "size": 64, "steps": 2, "samples": 1, "scale": 0.3}
 
 
 class Session:
@@ -257,6 +257,7 @@ def main(arguments: list[str] | None = None) -> int:
     for number, (name, seconds) in enumerate(parts):
         session.run(number, name, seconds)
     session.pack()
+    shutil.rmtree(session.work)
     session.say(f"## {session.left:.0f} s of {chosen.budget:.0f} s left; {chosen.out / 'session.tar.gz'}")
     return int(session.failed)
 

@@ -15,7 +15,7 @@ PUBLISHED = [
     pytest.param("bf16+fa2+fbcache:0.3+fp8wo", marks=GPU),
     pytest.param("bf16+fa2+fbcache:0.3+int8wo", marks=GPU),
 ]
-COMPILED = ["bf16+cudnn+fp8+compile", "bf16+cudnn+int8+compile"]
+COMPILED = ["bf16+cudnn+fp8+compile", "bf16+cudnn+int8+compile", "bf16+cudnn+fp8+compile+teacache:0.6"]
 FASTEST = ["fastest_lossless", "fastest"]
 SCHEDULES = [  # two hit rates of each dense recipe, by which the cost model is checked (fluxperf cost)
     f"{dense}+fbcache:0.3,computed={computed}" for dense in ("bf16", "bf16+cudnn+fp8+compile") for computed in (4, 14)
