@@ -148,9 +148,8 @@ class Prepared:
 
     def contradictions(self, ran: Mapping[str, Any]) -> tuple[str, ...]:
         """What was asked for and is set, but did not run by the facts of a watched step; one line each."""
-        asked = self.facts().get("attention_asked")
-        found = attention.contradiction(asked, ran.get("ran_attention", ()))
-        return () if found is None else (found,)
+        self._require_valid()
+        return tuple(found for layer in self._base.layers for found in layer.applied.contradictions(ran))
 
     def spare_memory_mib(self) -> float:
         """Device memory that the pool holds beside this pipeline, in MiB: its other bases, and originals kept to undo.

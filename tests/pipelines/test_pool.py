@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import json
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.measure.observe import Observation, first_step
 from pytest_fluxperf.pipelines import compiling
 from pytest_fluxperf.pipelines.pool import Pool
 from pytest_fluxperf.recipe import parse
@@ -63,6 +65,15 @@ def dynamo_only(monkeypatch):
 
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda function, **_: compile_(function, fullgraph=True, backend="eager"))
+
+
+def watched(prepared, generate, **arguments):
+    """What a step of the second generation ran."""
+    observation = Observation()
+    generate(prepared)
+    with first_step(prepared.pipe.transformer, observation):
+        generate(prepared, **arguments)
+    return observation.facts
 
 
 def _acts_and_is_undone(recipe, prepare, generate, untouched, changes=True):
@@ -421,6 +432,32 @@ class TestCompile:
         before = compiling.snapshot()
         generate(prepared)
         assert compiling.snapshot() - before == compiling.CompileCounts()
+
+    @pytest.mark.parametrize("cache", ["", *(f"+{cache}" for cache in CACHES if cache not in INSIDE_BLOCKS)])
+    def test_every_block_is_seen_to_run_compiled(self, prepare, generate, dynamo_only, cache):
+        prepared = prepare(f"fp32+compile{cache}")
+        ran = watched(prepared, generate)
+        assert ran["ran_compiled_regions"] == 4
+        assert prepared.contradictions(ran) == ()
+
+    def test_a_block_that_silently_runs_eager_is_a_contradiction(self, prepare, generate, dynamo_only):
+        prepared = prepare("fp32+compile")
+        vars(prepared._host.blocks()[2]).pop("forward")
+        ran = watched(prepared, generate)
+        assert prepared.problems() == ()
+        said = "compile was asked for, but in a step 3 of the 4 blocks ran compiled"
+        assert prepared.contradictions(ran) == (said,)
+
+    def test_past_the_limit_of_recompilations_nothing_passes_as_compiled(
+        self, prepare, generate, dynamo_only, monkeypatch
+    ):
+        """Some versions of dynamo go on in eager without a word, others raise."""
+        import torch
+
+        monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+        prepared = prepare("fp32+compile")
+        with contextlib.suppress(torch._dynamo.exc.FailOnRecompileLimitHit):
+            assert prepared.contradictions(watched(prepared, generate, size=48))
 
     def test_undoing_one_leaves_another_compiled(self, pool, generate, dynamo_only):
         first = pool.acquire(parse("fp32+compile"), steps=8)

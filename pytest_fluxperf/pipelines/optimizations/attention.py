@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,6 +113,10 @@ class AttentionBackend(Applied):
         if seen == [self._backend]:
             return ()
         return (f"attention back end {self._backend} was asked for, but {', '.join(seen)} is set",)
+
+    def contradictions(self, ran: Mapping[str, Any]) -> tuple[str, ...]:
+        found = contradiction(self._backend, ran.get("ran_attention", ()))
+        return () if found is None else (found,)
 
 
 Needs = Callable[[str], str | None]

@@ -5,12 +5,12 @@ built-in ones are imported by this package; a project's own by its conftest, thr
 must not import torch at its top: recipes are parsed where no torch is loaded.
 """
 
-# ruff: noqa: ARG005
+# ruff: noqa: ARG002, ARG005
 # (overriding methods inherit their documentation, and callbacks take what the protocol hands them)
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -84,6 +84,10 @@ class Applied:
 
     def problems(self) -> tuple[str, ...]:
         """What was asked for and is not active, after generations; one line each."""
+        return ()
+
+    def contradictions(self, ran: Mapping[str, Any]) -> tuple[str, ...]:
+        """What is set, but did not run by the facts of a watched step (see ``measure.observe``); one line each."""
         return ()
 
 

@@ -9,6 +9,7 @@ graphs, no graph breaks, and caches come and go without compiling again.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 from pytest_fluxperf.pipelines import compiling
@@ -78,6 +79,14 @@ class Compiled(Applied):
         if self._host.steps.index and self._counts().graphs == 0:
             return (f"{self._token} was asked for, but no graph was compiled",)
         return ()
+
+    def contradictions(self, ran: Mapping[str, Any]) -> tuple[str, ...]:
+        # a compiler that has met its limit of recompilations runs what it compiled last, or nothing, and says no word
+        regions = ran.get("ran_compiled_regions")
+        if regions is None or regions >= len(self._modules):
+            return ()
+        what = "whole transformer" if len(self._modules) == 1 else f"{len(self._modules)} blocks"
+        return (f"{self._token} was asked for, but in a step {regions} of the {what} ran compiled",)
 
 
 class TensorRT(Compiled):
