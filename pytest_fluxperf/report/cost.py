@@ -79,6 +79,8 @@ class Check(Record, frozen=True, kw_only=True):
     measured_s: float
     spread: float
     """Largest less smallest of the measured latencies, as a fraction of their median."""
+    text_encode_s: float
+    """As measured with this schedule, which does not touch it: far from the dense recipe's, the host was disturbed."""
     n: int
 
     @property
@@ -270,6 +272,7 @@ def _check(text: str, made: Sequence[Generation], cost: CacheCost) -> Check:
         predicted_s=statistics.median(cost.latency_of(g.decisions or "") for g in made),
         measured_s=measured,
         spread=(max(latencies) - min(latencies)) / measured,
+        text_encode_s=statistics.median(g.text_encode_s or 0.0 for g in made),
         n=len(made),
     )
 

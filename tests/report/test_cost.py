@@ -172,7 +172,7 @@ def test_the_command_checks_the_predictions(measured, tmp_path, capsys):
     assert main(["cost", str(tmp_path / "good.json"), "--json", str(tmp_path / "cost.json")]) == 0
     printed = capsys.readouterr().out
     assert "| `bf16+fbcache:0.3,computed=14` | 14 | " in printed
-    assert " | +0.0% | 0.0% | 3 |" in printed
+    assert " | +0.0% | 0.0% | 30.00 | 3 |" in printed
     assert "3 of 3 schedules are predicted within 2%" in printed
     written = json.loads((tmp_path / "cost.json").read_text())
     assert written["dense"][0]["steps_s"] == pytest.approx([COMPUTED_S] * STEPS)
