@@ -1,9 +1,10 @@
 """Everything that is measured on a GPU, within a time budget: the suite and the programs of this folder, one by one.
 
-    python benchmarks/gpu_session.py --out DIR --budget 570 --parts doctor,suite,compile,kernels
-    python benchmarks/gpu_session.py --out DIR --budget 570 --parts suite,one_base,harness,sample
-    python benchmarks/gpu_session.py --out DIR --budget 570 --parts repeatability,ab,every
-    python benchmarks/gpu_session.py --out DIR --rehearse                      # the same plumbing on a CPU, in minutes
+    python benchmarks/gpu_session.py --out DIR --budget 570 --parts doctor,suite,compile
+    python benchmarks/gpu_session.py --out DIR --budget 570 --parts suite,kernels
+    python benchmarks/gpu_session.py --out DIR --budget 570 --parts repeatability,ab
+    python benchmarks/gpu_session.py --out DIR --budget 570 --parts one_base,harness,every
+    python benchmarks/gpu_session.py --out DIR --rehearse                     # the same plumbing on a CPU, in minutes
 
 Parts run in the order given, each in a process of its own and with a time limit of its own: half as long again as it
 is thought to take, or what ``name:SECONDS`` says. A part that does not fit into the time that is left is skipped; one
