@@ -33,9 +33,11 @@ from pytest_fluxperf.pipelines.shortage import shortage
 from pytest_fluxperf.quality import images, reference
 from pytest_fluxperf.results import (
     FAILING,
+    TRACES,
     Baseline,
     Generation,
     Judgement,
+    KernelTable,
     Measurement,
     Picture,
     Prompt,
@@ -179,12 +181,21 @@ class Bench:
             rounds += 1
             judgement = self._judge(measurement, quality, drift, baseline, policy)
         if self.session.settings.profile and judgement.verdict not in ("broken", "invalid"):
-            measurement = self.profiled(measurement, call)
+            measurement = self._profiled(measurement, call)
             judgement = self._judge(measurement, quality, drift, baseline, policy)
         result = self._result(measurement, judgement, start, baseline, quality, drift)
         if raised is not None:
             raised.result = result
             raise raised
+        turns = self.session.turns
+        if turns and turns.profile and result.run is not None:
+            turns.measured(result)  # safe with the conductor, whatever the profile does to this process
+            try:
+                measurement = _replace(measurement, kernels=self._kernels(measurement, call))
+            except Exception as error:
+                turns.unprofiled = f"it raised {type(error).__name__}: {error}".splitlines()[0]
+            else:
+                result = self._result(measurement, judgement, start, baseline, quality, drift)
         return result
 
     def broken(self, problem: str) -> Result:
@@ -231,35 +242,44 @@ class Bench:
             worker=self.session.worker,
         )
 
-    def profiled(self, measurement: Measurement, call: Callable[[], Any]) -> Measurement:
-        """``measurement`` with the kernel table of one more generation, of the first prompt."""
+    def _profiled(self, measurement: Measurement, call: Callable[[], Any]) -> Measurement:
+        """``measurement`` with the kernels of one more generation; broken if that raises."""
+        try:
+            return _replace(measurement, kernels=self._kernels(measurement, call))
+        except Exception as error:  # the body's
+            problem = f"raised {type(error).__name__} when it was profiled: {error}".splitlines()[0]
+            return _replace(measurement, problems=(*measurement.problems, problem))
+
+    def _kernels(self, measurement: Measurement, call: Callable[[], Any]) -> KernelTable:
+        """Profile one more generation, of the first prompt; raises what the body raises."""
         from pytest_fluxperf.measure.profile import profile_generation
 
         session = self.session
-        stem = session.folder / "traces" / baseline_path(self.test).with_suffix("")
+        stem = session.folder / TRACES / baseline_path(self.test).with_suffix("")
         same = measurement.generations[:: len(self.workload.prompts)]
         with session.device_lock():
             self.inputs.load(self.workload.prompts[0])
             if self.prepared:
                 self.prepared.begin()
-            try:
-                table = profile_generation(
-                    call,
-                    session.device,
-                    transformer=self.prepared.pipe.transformer if self.prepared else None,
-                    latency_s=statistics.median(generation.latency_s for generation in same),
-                    traces=stem,
-                )
-            except Exception as error:  # the body's
-                problem = f"raised {type(error).__name__} when it was profiled: {error}".splitlines()[0]
-                return _replace(measurement, problems=(*measurement.problems, problem))
+            table = profile_generation(
+                call,
+                session.device,
+                transformer=self.prepared.pipe.transformer if self.prepared else None,
+                latency_s=statistics.median(generation.latency_s for generation in same),
+                traces=stem,
+            )
         folder = stem.parent.relative_to(session.folder)
-        return _replace(measurement, kernels=_replace(table, traces=tuple(str(folder / name) for name in table.traces)))
+        return _replace(table, traces=tuple(str(folder / name) for name in table.traces))
 
-    def judged_again(self, result: Result, interleaved: Interleaved) -> Judgement:
-        """The judgement on a result of this bench, its latency judged by a comparison with the old environment."""
+    def judged_again(
+        self, result: Result, interleaved: Interleaved, grounds: tuple[Measurement, Baseline] | None
+    ) -> Judgement:
+        """The judgement on a result of this bench, its latency judged by a comparison with the old environment.
+
+        ``grounds`` are what the comparison measured on both sides, from which a change is explained.
+        """
         return self._judge(
-            result.measurement, result.quality, result.drift, result.baseline, self.policy, interleaved=interleaved
+            result.measurement, result.quality, result.drift, result.baseline, self.policy, interleaved, grounds
         )
 
     def _judge(
@@ -270,6 +290,7 @@ class Bench:
         baseline: Baseline | None,
         policy: Policy,
         interleaved: Interleaved | None = None,
+        grounds: tuple[Measurement, Baseline] | None = None,
     ) -> Judgement:
         session = self.session
         return judge(
@@ -284,6 +305,7 @@ class Bench:
             recipe=self.recipe,
             reference=self.reference,
             interleaved=interleaved,
+            grounds=grounds,
         )
 
     @staticmethod

@@ -18,7 +18,7 @@ from _pytest.runner import runtestprotocol
 
 from pytest_fluxperf import bench as benches
 from pytest_fluxperf.ab.conductor import Conductor, Terms, Trial
-from pytest_fluxperf.ab.outcome import comparison_of
+from pytest_fluxperf.ab.outcome import comparison_of, grounds_of, with_notes
 from pytest_fluxperf.ab.side import find_python
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.interleaved import suspects
@@ -83,7 +83,7 @@ class Escalation:
             old=self._old,
             new=find_python(sys.executable),
             arguments=self._arguments(),
-            folder=session.folder / "ab" / (session.worker or "main"),
+            folder=session.folder / self._place,
             timeout_s=self._timeout_s,
             quality=False,
             companions=(os.getpgrp(),),
@@ -110,12 +110,13 @@ class Escalation:
                     judgement = _failed(result.judgement, trial.trouble.verdict, said)
                 self._decide(entry, judgement)
             return
-        judgement = entry.item.stash[BENCH].judged_again(result, trial.interleaved)
-        self._decide(entry, judgement, trial)
+        bench = entry.item.stash[BENCH]
+        judgement = bench.judged_again(result, trial.interleaved, grounds_of(trial, bench.session.hardware))
+        self._decide(entry, with_notes(judgement, trial), trial)
 
     def _decide(self, entry: _Held, judgement: Judgement, trial: Trial | None = None) -> None:
         """Put the verdict into the item's own report."""
-        comparison = comparison_of(trial) if trial else None
+        comparison = comparison_of(trial, self._place) if trial else None
         entry.result = msgspec.structs.replace(entry.result, judgement=judgement, comparison=comparison)
         entry.item.stash[PAYLOAD] = msgspec.to_builtins(entry.result)
         entry.item.config.hook.pytest_fluxperf_result(item=entry.item, result=entry.result)
@@ -131,6 +132,11 @@ class Escalation:
                 report.outcome = "failed" if failed else "passed"
                 report.longrepr = f"fluxperf: {judgement.verdict}: {judgement.message}" if failed else None
                 report.fluxperf = entry.item.stash[PAYLOAD]  # type: ignore[attr-defined]
+
+    @property
+    def _place(self) -> str:
+        """The comparison's folder within the run's."""
+        return f"ab/{session_of(self._config).worker or 'main'}"
 
     def _release(self) -> None:
         """Tell the reports that were held back."""

@@ -31,6 +31,10 @@ FAILING: frozenset[Verdict] = frozenset({"broken", "regressed", "invalid", "no b
 """Verdicts that fail a test without ``--fluxperf-strict``."""
 
 
+TRACES = "traces"
+"""Folder of the chrome traces in a run's folder."""
+
+
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """Base of all records."""
 
@@ -382,6 +386,8 @@ class Comparison(Record, frozen=True, kw_only=True):
     """Digests of the environments."""
     packages: dict[str, tuple[str | None, str | None]] = {}
     """What differs between them: name to (old, new), None where absent."""
+    traces: tuple[str, ...] = ()
+    """Chrome traces of a generation of each side, where both were profiled, relative to the run's folder."""
 
 
 class Result(Record, frozen=True, kw_only=True):

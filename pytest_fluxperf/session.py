@@ -56,12 +56,19 @@ class Turns(Protocol):
 
     companions: tuple[int, ...]
     """Process groups that hold the device as well."""
+    profile: bool
+    """Whether a generation is to be profiled once the test at hand is measured."""
+    unprofiled: str | None
+    """Why that was not possible."""
 
     def passes(self, prompts: int) -> int:
         """How often a test goes through its ``prompts``."""
 
     def wait(self, made: Generation | None, total: int) -> None:
         """Give the turn away, warm (None) or after one of ``total`` generations; returns when it is back."""
+
+    def measured(self, result: Result) -> None:
+        """Tell what is known before the profile, and give the turn away; returns when it is back."""
 
 
 class Session:

@@ -28,13 +28,15 @@ from pytest_fluxperf.ab.protocol import (
     Generated,
     Go,
     Hello,
+    Measured,
     Plan,
     Prepared,
     ProtocolError,
     Skip,
 )
+from pytest_fluxperf.bench import Bench
 from pytest_fluxperf.errors import FluxPerfError
-from pytest_fluxperf.results import Generation
+from pytest_fluxperf.results import Generation, Result
 from pytest_fluxperf.session import Session
 from pytest_fluxperf.wiring import BENCH, PAYLOAD, RUN, make_bench, session_of
 
@@ -47,7 +49,6 @@ REPORTS_VARIABLE = "FLUXPERF_AB_REPORTS"
 _WITHOUT_FORCE: dict[str, Any] = {
     "maxfail": 0, "xmlpath": None, "htmlpath": None, "dist": "no", "tx": [], "numprocesses": None, "timeout": 0,
     "fluxperf_update": None, "fluxperf_append": False, "fluxperf_old_python": None, "fluxperf_strict": False,
-    "fluxperf_profile": False,
 }  # fmt: skip
 """Options that are the conductor's business, and their value here."""
 
@@ -127,6 +128,7 @@ class _Child:
                 hardware=ours.hardware,
                 metrics=ours.settings.metrics,
                 strict=self._strict,
+                profile=ours.settings.profile,
                 caveats=tuple(ours.info.caveats),
             )
         self._channel.send(found)
@@ -136,6 +138,7 @@ class _Child:
         session.testscollected = len(session.items)
         if items:
             ours.turns = self._turns = _Turns(self._channel, ours, plan)
+            ours.settings = dataclasses.replace(ours.settings, profile=False)  # when to profile, the conductor says
         if not plan.quality:
             for item in session.items:
                 bench = item.stash[BENCH]
@@ -144,12 +147,11 @@ class _Child:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Run a test when it is this process's turn, and tell what came of it."""
-        message = _heard(self._channel)
+        assert self._turns is not None
+        message = self._turns.begin(item)
         if isinstance(message, Skip):
             item.add_marker(pytest.mark.skip(reason=message.reason), append=False)
         self._reports = []
-        assert self._turns is not None
-        self._turns.begin(item)
         ran = yield
         self._channel.send(self._finished(item))
         return ran
@@ -168,6 +170,7 @@ class _Child:
                 result=payload,
                 policy=dataclasses.asdict(bench.policy),
                 environment=bench.session.environment,
+                unprofiled=self._turns.unprofiled if self._turns else None,
                 held_mib=held,
             )
         for report in self._reports:
@@ -186,26 +189,54 @@ class _Turns:
         self._session = session
         self._least = plan.least_pairs
         self.companions = plan.companions
-        self._test = ""
-        self._workload = ""
+        self.profile = False
+        self.unprofiled: str | None = None
+        self._bench: Bench | None = None
 
-    def begin(self, item: pytest.Item) -> None:
-        self._test, self._workload = item.nodeid, item.stash[BENCH].workload.digest
+    def begin(self, item: pytest.Item) -> AnyMessage:
+        self._bench, self.unprofiled = item.stash[BENCH], None
+        return self._hear()
 
     def passes(self, prompts: int) -> int:
         return -(-self._least // prompts)
 
     def wait(self, made: Generation | None, total: int) -> None:
+        bench = self._bench
+        assert bench is not None
         if made is None:
             held, free = memory_mib(self._session.device)
             self._channel.send(
-                Prepared(test=self._test, workload=self._workload, generations=total, held_mib=held, free_mib=free)
+                Prepared(
+                    test=bench.test,
+                    workload=bench.workload.digest,
+                    generations=total,
+                    held_mib=held,
+                    free_mib=free,
+                    policy=dataclasses.asdict(bench.policy),
+                )
             )
         else:
             self._channel.send(Generated(latency_s=made.latency_s))
-        message = _heard(self._channel)
+        message = self._hear()
         if isinstance(message, Skip):
             pytest.skip(message.reason)
+
+    def measured(self, result: Result) -> None:
+        assert self._bench is not None
+        self._channel.send(
+            Measured(
+                test=result.test,
+                result=msgspec.to_builtins(result),
+                policy=dataclasses.asdict(self._bench.policy),
+                environment=self._session.environment,
+            )
+        )
+        self._hear()
+
+    def _hear(self) -> AnyMessage:
+        message = _heard(self._channel)
+        self.profile = isinstance(message, Go) and message.profile
+        return message
 
 
 def memory_mib(device: str) -> tuple[float, float]:

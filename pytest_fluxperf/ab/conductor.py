@@ -7,15 +7,26 @@ at work at once.
 from __future__ import annotations
 
 import shutil
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 from filelock import FileLock
 
-from pytest_fluxperf.ab.protocol import Collected, Finished, Generated, Go, Plan, Prepared, Skip, tolerant
+from pytest_fluxperf.ab.protocol import (
+    Collected,
+    Finished,
+    Generated,
+    Go,
+    Measured,
+    Plan,
+    Prepared,
+    Skip,
+    tolerant,
+)
 from pytest_fluxperf.ab.side import Side, SideFailed
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.interleaved import (
@@ -27,7 +38,7 @@ from pytest_fluxperf.gate.interleaved import (
     judge_blocks,
 )
 from pytest_fluxperf.gate.policy import Policy
-from pytest_fluxperf.results import Block, Environment, Result, Verdict
+from pytest_fluxperf.results import TRACES, Block, Environment, Result, Verdict
 
 Mode = Literal["auto", "interleaved", "alternating"]
 
@@ -85,6 +96,8 @@ class Trial:
     skipped: str | None = None
     """Why neither environment runs it."""
     trouble: Trouble | None = None
+    notes: list[str] = field(default_factory=list)
+    """What else went wrong."""
 
     @property
     def open(self) -> bool:
@@ -126,6 +139,9 @@ class Conductor:
         """What the new environment said of tests, device and model."""
         self.ended: str | None = None
         """Why the comparison ended before all was compared."""
+        self._profile_all = False
+        self._lost: list[str] = []
+        """Processes that were lost in a profile; what they had measured was not."""
 
     def run(self, tests: Sequence[str] | None = None) -> list[Trial]:
         """Compare ``tests`` (the worst suspect first), or all that are collected.
@@ -143,6 +159,8 @@ class Conductor:
             for number in range(1, MOST_BLOCKS + 1):
                 if self._open(alternating=True):
                     self._alternate(number)
+            if self._lost and any(trial.open for trial in self._trials):
+                self.ended = self._lost[0]
         except SideFailed as error:
             if self._current is None:
                 raise
@@ -177,8 +195,10 @@ class Conductor:
                     else:
                         reason = found_old.refused.get(trial.test, "it has no such test")
                         trial.fail("no baseline", f"the old environment cannot run it: {reason}")
-                        trial.take("new", self._drive(new))
+                        trial.take("new", self._drive(new, trial))
                     self._tell(trial, number)
+                    if old.lost or new.lost:  # the next block goes on with fresh ones
+                        break
                 self._current = None
 
     def _greeted(self, *sides: Side) -> list[Collected]:
@@ -189,7 +209,7 @@ class Conductor:
 
     def _begin(self, old: Collected, new: Collected) -> None:
         """Make the trials of what was collected."""
-        self.collected = new
+        self.collected, self._profile_all = new, new.profile
         for test, reason in new.refused.items():
             raise FluxPerfError(f"{test}: {reason}")
         if not new.tests:
@@ -206,7 +226,7 @@ class Conductor:
         """One test: both warm up, then they take turns AB BA AB ..."""
         warm = old.ask(Go())
         if isinstance(warm, Finished):
-            self._old_cannot(trial, warm, lambda: self._drive(new))
+            self._old_cannot(trial, warm, lambda: self._drive(new, trial))
             return
         assert isinstance(warm, Prepared)
         if self._terms.mode == "auto" and not fits(warm, self._held["new"]):
@@ -225,19 +245,26 @@ class Conductor:
             for side in (old, new):
                 self._leave(side, "no comparison is possible")
             return
+        seconds: dict[str, list[float]] = {"old": [], "new": []}
         for pair in range(warm.generations):
             for side in (old, new) if pair % 2 == 0 else (new, old):
                 made = side.ask(Go())
                 if isinstance(made, Generated):
+                    seconds[side.name].append(made.latency_s)
                     continue
                 assert isinstance(made, Finished)
                 if side is old:
-                    self._old_cannot(trial, made, lambda: self._drive(new))
+                    self._old_cannot(trial, made, lambda: self._drive(new, trial))
                 else:
                     self._new_cannot(trial, made)
                     self._leave(old, "the new environment failed")
                 return
-        done = {side.name: self._finished(side) for side in (old, new)}
+        policy = trial.policy if ready.policy is None else tolerant(ready.policy, Policy)
+        block = Block(old_s=tuple(seconds["old"]), new_s=tuple(seconds["new"]))
+        regressed = judge_blocks([*trial.blocks, block], policy).finding.verdict == "regressed"
+        profile = regressed or (self._profile_all and not trial.blocks)
+        done = {side.name: self._drive(side, trial, profile=profile) for side in (old, new)}
+        self._held |= {name: finished.held_mib for name, finished in done.items()}
         before, after = trial.take("old", done["old"]), trial.take("new", done["new"])
         if after is None:
             self._new_cannot(trial, done["new"], taken=True)
@@ -249,32 +276,43 @@ class Conductor:
     # -- whole processes in turns --------------------------------------------------------------------------
 
     def _alternate(self, number: int) -> None:
-        """A block of four fresh processes, old, new, new, old, over everything that is open and does not fit twice."""
+        """A block of four fresh processes, old, new, new, old, over everything that is open and does not fit twice.
+
+        The second ones profile what the first ones saw slower: none of them knows the verdict.
+        """
+        unreached: set[str] = set()
         plan = self._open(alternating=True)
         done: dict[str, dict[str, list[Result]]] = {trial.test: {"old": [], "new": []} for trial in plan}
         for label, name in (("a", "old"), ("a", "new"), ("b", "new"), ("b", "old")):
             with self._process(name, f"{number}{label}-alone") as side:
                 (found,) = self._greeted(side)
                 with self._device(found):
-                    here = [trial for trial in plan if trial.open and trial.test in found.tests]
+                    here = [t for t in plan if t.open and t.test in found.tests and t.test not in unreached]
                     self._plan(side, here, self._terms.quality and number == 1 and label == "a")
-                    for trial in here:
+                    for at, trial in enumerate(here):
                         self._current = trial
-                        finished = self._drive(side)
+                        sides = done[trial.test]
+                        wanted = self._profile_all and number == 1
+                        wanted = wanted or _slower(sides["old"], sides["new"], trial.policy)
+                        profile = wanted and label == "b"
+                        finished = self._drive(side, trial, profile=profile)
                         result = trial.take(name, finished)
                         if result is not None:
-                            done[trial.test][name].append(result)
+                            sides[name].append(result)
                         elif name == "new":
                             self._new_cannot(trial, finished, taken=True)
                         else:
                             self._old_cannot(trial, finished)
+                        if side.lost:
+                            unreached |= {t.test for t in here[at + 1 :]}
+                            break
                     self._current = None
         for trial in plan:
             if not trial.trouble and not trial.skipped:
                 sides = done[trial.test]
                 if len(sides["old"]) == len(sides["new"]) == ABBA_PASSES:
                     self._judge(trial, sides["old"], sides["new"])
-                else:
+                elif trial.test not in unreached:
                     trial.fail("no baseline", "the old environment cannot run it: it has no such test")
             self._tell(trial, number)
 
@@ -286,14 +324,18 @@ class Conductor:
         python = terms.old if name == "old" else terms.new
         with Side(name, label, python, terms.arguments, terms.folder, terms.timeout_s) as side:
             yield side
-        self._keep_pictures(side)
+        self._keep_files(side)
 
-    def _keep_pictures(self, side: Side) -> None:
-        """Move a side's pictures, which are named by their content, to the comparison's own."""
+    def _keep_files(self, side: Side) -> None:
+        """Move a side's pictures, which are named by their content, and its traces to the comparison's own."""
         images = self._terms.folder / "images"
         images.mkdir(exist_ok=True)
         for picture in (side.folder / "images").glob("*"):
             picture.replace(images / picture.name)
+        traces = self._terms.folder / trace_folder(side.run)
+        if (side.folder / TRACES).is_dir():
+            traces.parent.mkdir(exist_ok=True)
+            (side.folder / TRACES).replace(traces)
         shutil.rmtree(side.folder, ignore_errors=True)
 
     @contextmanager
@@ -343,17 +385,30 @@ class Conductor:
         trial.blocks.append(Block(old_s=before, new_s=after))
         trial.interleaved = judge_blocks(trial.blocks, trial.policy, alternating=trial.alternating)
 
-    def _drive(self, side: Side) -> Finished:
-        """Let a side run its next test without turns."""
-        while not isinstance(message := side.ask(Go()), Finished):
-            pass
-        return message
-
-    def _finished(self, side: Side) -> Finished:
-        done = side.ask(Go())
-        assert isinstance(done, Finished)
-        self._held[side.name] = done.held_mib
-        return done
+    def _drive(self, side: Side, trial: Trial, *, profile: bool = False) -> Finished:
+        """Let a side run its test to the end without turns; one that is lost in the profile has finished before."""
+        measured: Measured | None = None
+        while True:
+            try:
+                message = side.ask(Go(profile=profile))
+            except SideFailed as error:
+                if measured is None:
+                    raise
+                side.lost = True
+                self._lost.append(str(error))
+                trial.notes.append(f"not profiled: {error}")
+                return Finished(
+                    test=measured.test,
+                    result=measured.result,
+                    policy=measured.policy,
+                    environment=measured.environment,
+                )
+            if isinstance(message, Finished):
+                if message.unprofiled:
+                    trial.notes.append(f"the {side.name} environment could not be profiled: {message.unprofiled}")
+                return message
+            if isinstance(message, Measured):
+                measured = message
 
     def _leave(self, side: Side, reason: str) -> None:
         """Have a side leave its current test, or its next one."""
@@ -397,6 +452,20 @@ class Conductor:
         else:
             said = "does not fit in memory twice: whole processes will alternate"
         self._show(f"block {number}: {trial.test}: {said}")
+
+
+def trace_folder(run: str) -> PurePath:
+    """Where the traces of a side's process lie, relative to the comparison's folder."""
+    return PurePath(TRACES, run)
+
+
+def _slower(old: Sequence[Result], new: Sequence[Result], policy: Policy) -> bool:
+    """Whether the first processes suggest a regression."""
+    if not old or not new:
+        return False
+    pairs = zip(new[0].measurement.generations, old[0].measurement.generations, strict=False)
+    ratios = [now.latency_s / before.latency_s for now, before in pairs]
+    return bool(ratios) and statistics.median(ratios) > 1 + policy.max_slowdown
 
 
 def fits(first: Prepared, second_held_mib: float) -> bool:

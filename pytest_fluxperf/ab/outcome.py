@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import msgspec
 
-from pytest_fluxperf.ab.conductor import Trial
+from pytest_fluxperf.ab.conductor import Trial, trace_folder
 from pytest_fluxperf.baseline.codec import BASELINE_FORMAT
 from pytest_fluxperf.baseline.environment import diff
 from pytest_fluxperf.gate.verdict import judge
 from pytest_fluxperf.quality.metrics import Metrics
 from pytest_fluxperf.quality.reference import compare
 from pytest_fluxperf.results import (
+    TRACES,
     Baseline,
     Comparison,
     Hardware,
@@ -30,8 +31,11 @@ STORED = "baseline"
 """``Quality.reference`` where pictures are compared with those of the old environment itself."""
 
 
-def comparison_of(trial: Trial) -> Comparison | None:
-    """The record of a comparison; None when not a single block was measured."""
+def comparison_of(trial: Trial, place: str = "") -> Comparison | None:
+    """The record of a comparison; None when not a single block was measured.
+
+    ``place`` is the comparison's folder relative to that of the report.
+    """
     if trial.interleaved is None:
         return None
     finding = trial.interleaved.finding
@@ -51,6 +55,7 @@ def comparison_of(trial: Trial) -> Comparison | None:
         old=old.digest,
         new=new.digest,
         packages={name: (before, after) for name, before, after in diff(old, new)},
+        traces=tuple(str(PurePath(place, trace)) for r in (*trial.old, *trial.new) for trace in _traces(r)),
     )
 
 
@@ -67,7 +72,7 @@ def result_of(trial: Trial, hardware: Hardware, folder: Path, metrics: Sequence[
     baseline = _baseline(trial, hardware)
     result = msgspec.structs.replace(
         first,
-        measurement=_joined([r.measurement for r in trial.new]),
+        measurement=_joined(trial.new),
         quality=first.quality if trial.new and not _is_stored(first.quality) else None,
         drift=None,
         baseline=baseline,
@@ -92,7 +97,18 @@ def result_of(trial: Trial, hardware: Hardware, folder: Path, metrics: Sequence[
         reference=result.reference,
         interleaved=trial.interleaved,
     )
-    return msgspec.structs.replace(result, drift=drift, judgement=judgement)
+    return msgspec.structs.replace(result, drift=drift, judgement=with_notes(judgement, trial))
+
+
+def grounds_of(trial: Trial, hardware: Hardware) -> tuple[Measurement, Baseline] | None:
+    """What was measured of the new environment, and of the old one in the form of a baseline."""
+    baseline = _baseline(trial, hardware)
+    return None if baseline is None else (_joined(trial.new), baseline)
+
+
+def with_notes(judgement: Judgement, trial: Trial) -> Judgement:
+    """``judgement`` with a warning where a profile was wanted and could not be had."""
+    return msgspec.structs.replace(judgement, warnings=(*judgement.warnings, *trial.notes))
 
 
 def _baseline(trial: Trial, hardware: Hardware) -> Baseline | None:
@@ -133,10 +149,12 @@ def _runs(results: Sequence[Result]) -> tuple[Run, ...]:
     )
 
 
-def _joined(measurements: Sequence[Measurement]) -> Measurement:
+def _joined(results: Sequence[Result]) -> Measurement:
     """The blocks' measurements as one."""
+    measurements = [result.measurement for result in results]
     if not measurements:
         return Measurement(generations=())
+    profiles = [m.kernels for m in measurements if m.kernels is not None]
     peaks = [m.peak_memory_mib for m in measurements if m.peak_memory_mib is not None]
     return msgspec.structs.replace(
         measurements[0],
@@ -148,7 +166,17 @@ def _joined(measurements: Sequence[Measurement]) -> Measurement:
         recompile_reasons=tuple(reason for m in measurements for reason in m.recompile_reasons),
         problems=tuple(problem for m in measurements for problem in m.problems),
         unfit=tuple(reason for m in measurements for reason in m.unfit),
+        # traces of both sides are the comparison's
+        kernels=msgspec.structs.replace(profiles[-1], traces=()) if profiles else None,
     )
+
+
+def _traces(result: Result) -> list[str]:
+    """Where the conductor keeps a result's traces, relative to its folder."""
+    table = result.measurement.kernels
+    if table is None or result.run is None:
+        return []
+    return [str(trace_folder(result.run.session) / PurePath(trace).relative_to(TRACES)) for trace in table.traces]
 
 
 def _troubled(trial: Trial) -> Judgement:

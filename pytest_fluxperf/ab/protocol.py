@@ -58,6 +58,8 @@ class Collected(Message, frozen=True, kw_only=True):
     hardware: Hardware | None = None
     metrics: tuple[str, ...] = ()
     strict: bool = False
+    profile: bool = False
+    """Whether the user wants every test profiled."""
     caveats: tuple[str, ...] = ()
     """What the model under test cannot tell."""
 
@@ -74,12 +76,26 @@ class Prepared(Message, frozen=True, kw_only=True):
     """Device memory (on a CPU: resident) of this process, now that it has run the test."""
     free_mib: float
     """Device memory that is free beside it."""
+    policy: dict[str, Any] | None = None
+    """As in :class:`Finished`."""
 
 
 class Generated(Message, frozen=True, kw_only=True):
     """One generation was made."""
 
     latency_s: float
+
+
+class Measured(Message, frozen=True, kw_only=True):
+    """The test is measured and will be profiled on the next :class:`Go`: what is known, should that go wrong.
+
+    Said only to a conductor that asked for a profile.
+    """
+
+    test: str
+    result: dict[str, Any]
+    policy: dict[str, Any]
+    environment: Environment
 
 
 class Finished(Message, frozen=True, kw_only=True):
@@ -94,6 +110,8 @@ class Finished(Message, frozen=True, kw_only=True):
     skipped: str | None = None
     failed: str | None = None
     """Why there is no result: one line."""
+    unprofiled: str | None = None
+    """Why there is no profile, where one was asked for: one line."""
     held_mib: float = 0.0
 
 
@@ -102,6 +120,9 @@ class Finished(Message, frozen=True, kw_only=True):
 
 class Go(Message, frozen=True, kw_only=True):
     """It is your turn: go on to the next message."""
+
+    profile: bool = False
+    """Once the test is measured, profile one more generation."""
 
 
 class Plan(Message, frozen=True, kw_only=True):
@@ -126,7 +147,7 @@ class Stop(Message, frozen=True, kw_only=True):
     """No more tests."""
 
 
-AnyMessage = Hello | Collected | Prepared | Generated | Finished | Go | Plan | Skip | Stop
+AnyMessage = Hello | Collected | Prepared | Generated | Measured | Finished | Go | Plan | Skip | Stop
 
 
 class Channel:

@@ -66,6 +66,8 @@ class Side:
         self.folder = folder / self.run
         self.log = folder / f"{self.run}.log"
         self.hello: Hello | None = None
+        self.lost = False
+        """It failed after all that mattered was said; there is no use in asking it more."""
         self._reports = folder
         self._python = python
         self._arguments = tuple(arguments)

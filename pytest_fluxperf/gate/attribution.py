@@ -84,9 +84,10 @@ def attribute(
     # A compile cache that was cold is a circumstance more often than a cause.
     causes = [clause for clause in facts if not clause.startswith("inductor")]
     circumstances = [clause for clause in facts if clause.startswith("inductor")]
-    parts = sorted(_kernels(kernels), reverse=True)
-    leading = [clause for share, clause in parts if share >= LEADING_SHARE]  # a kernel says more than its phase
-    minor = [clause for share, clause in parts if LEAST_SHARE <= share < LEADING_SHARE]
+    on_gpu = measurement.kernels is not None and measurement.kernels.device == "cuda"
+    parts = sorted(_kernels(kernels, on_gpu), reverse=True)
+    leading = [clause for share, sure, clause in parts if sure and share >= LEADING_SHARE]  # more than its phase says
+    minor = [clause for share, sure, clause in parts if share >= LEAST_SHARE and clause not in leading]
     phases = [clause for _, clause in sorted(_phases(measurement, baseline, relative), reverse=True)]
     machine = [*_machine(measurement, baseline), *circumstances]
     return (
@@ -113,7 +114,7 @@ def kernel_difference(
     stored = [run.kernels for run in baseline.runs if run.kernels is not None]
     if measurement.kernels is None or not stored:
         return None
-    made = measurement.generations[: len(baseline.workload.prompts)]
+    made = measurement.generations
     runs = [run.samples for run in baseline.runs]
     scale = _scale(made, runs) if relative else 1.0
     total = _moved(made, runs, "latency_s", scale)
@@ -162,15 +163,21 @@ def _facts(measurement: Measurement, baseline: Baseline) -> Iterator[str]:
         yield clause
 
 
-def _kernels(found: KernelDiff | None) -> Iterator[tuple[float, str]]:
-    """``(share of the change, clause)`` of the kernels that explain most of it, and of a device that waited."""
+def _kernels(found: KernelDiff | None, on_gpu: bool) -> Iterator[tuple[float, bool, str]]:
+    """``(share of the change, whether it may lead, clause)`` of the kernels that explain most of it, and of a device
+    that waited.
+
+    A CPU's operators share it with whatever else runs, and the time between them is Python's: that an operator took
+    longer, or none ran, in one generation is no proof there; that other ones ran is.
+    """
     if found is None:
         return
     if top := headline(found):
-        yield top
+        change, share, text = top
+        yield share, on_gpu or change.baseline_calls != change.now_calls, text
     if found.idle_s is not None and found.difference_s:
         text = f"time outside of kernels {found.idle_s:+.3g} s of {found.difference_s:+.3g} s an image"
-        yield found.idle_s / found.difference_s, text
+        yield found.idle_s / found.difference_s, on_gpu, text
 
 
 def _flat(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -192,8 +199,7 @@ def _shown(value: Any) -> str:
 
 def _phases(measurement: Measurement, baseline: Baseline, relative: bool) -> Iterator[tuple[float, str]]:
     """``(share of the change, clause)`` of each part of the latency that moved with it."""
-    n = len(baseline.workload.prompts)
-    made = measurement.generations[:n]
+    made = measurement.generations
     runs = [run.samples for run in baseline.runs]
     scale = _scale(made, runs) if relative else 1.0
     total = _moved(made, runs, "latency_s", scale)
@@ -258,10 +264,17 @@ def _centre(runs: Sequence[Sequence[Sample]], field: str) -> Array | None:
 def _moved(made: Sequence[Generation], runs: Sequence[Sequence[Sample]], field: str, scale: float) -> float | None:
     """Median over prompts of the seconds that ``field`` moved; None where it is not known for all."""
     before = _centre(runs, field)
-    now = [value for g in made if (value := getattr(g, field)) is not None]
-    if before is None or not now or len(now) != before.size:
+    now = None if before is None else _now(made, field, before.size)
+    return None if before is None or now is None else float(np.median(now - scale * before))
+
+
+def _now(made: Sequence[Generation], field: str, prompts: int) -> Array | None:
+    """Of each prompt the median over all times it was generated; None where ``field`` is not known for all."""
+    values = [getattr(g, field) for g in made]
+    if not values or None in values or len(values) % prompts:
         return None
-    return float(np.median(np.array(now) - scale * before))
+    medians: Array = np.median(np.array(values, dtype=float).reshape(-1, prompts), axis=0)
+    return medians
 
 
 def _latency(made: Sequence[Generation]) -> float:
@@ -270,10 +283,8 @@ def _latency(made: Sequence[Generation]) -> float:
 
 def _scale(made: Sequence[Generation], runs: Sequence[Sequence[Sample]]) -> float:
     before = _centre(runs, "reference_latency_s")
-    now = [g.reference_latency_s for g in made if g.reference_latency_s is not None]
-    if before is None or len(now) != before.size:
-        return 1.0
-    return float(np.median(np.array(now) / before))
+    now = None if before is None else _now(made, "reference_latency_s", before.size)
+    return 1.0 if before is None or now is None else float(np.median(now / before))
 
 
 def _machine(measurement: Measurement, baseline: Baseline) -> Iterator[str]:

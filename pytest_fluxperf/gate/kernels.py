@@ -47,8 +47,8 @@ def diff(
     )
 
 
-def headline(found: KernelDiff) -> tuple[float, str] | None:
-    """The family that explains most of the difference: its share and a clause; None where none points the same way."""
+def headline(found: KernelDiff) -> tuple[KernelChange, float, str] | None:
+    """The family that explains most of the difference, its share and a clause; None where none points the same way."""
     for change in found.changes:
         if change.change_s * found.difference_s > 0:
             how = {
@@ -57,7 +57,7 @@ def headline(found: KernelDiff) -> tuple[float, str] | None:
                 "moved": f"moved ({change.baseline_calls} → {change.now_calls} calls)",
             }[change.change]
             text = f"kernel {change.family} {how}: {_ms(change.change_s)} of {_ms(found.difference_s)} ms an image"
-            return change.change_s / found.difference_s, text
+            return change, change.change_s / found.difference_s, text
     return None
 
 

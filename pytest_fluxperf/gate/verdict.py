@@ -50,12 +50,14 @@ def judge(
     recipe: str | None,
     reference: str,
     interleaved: Interleaved | None = None,
+    grounds: tuple[Measurement, Baseline] | None = None,
 ) -> Judgement:
     """Judge one test.
 
     ``quality`` compares its pictures with the reference recipe's, ``drift`` the reference recipe's with the
-    baseline's stored ones. ``interleaved`` takes the place of rule 1 where an A/B has judged the latency. The verdict
-    is that of the worst finding. Depends on nothing but its arguments.
+    baseline's stored ones. ``interleaved`` takes the place of rule 1 where an A/B has judged the latency; ``grounds``
+    is what that A/B measured in the new and the old environment, from which a change is then explained. The verdict is
+    that of the worst finding. Depends on nothing but its arguments.
     """
     if problem := _broken(measurement, quality, drift, workload):
         differs = () if baseline is None else attribute_broken(measurement, baseline, environment)
@@ -90,20 +92,21 @@ def judge(
         *floors,
     ]
     worst = _worst(found)
-    relative = policy.mode == "relative"
-    kernels = kernel_difference(measurement, baseline, relative=relative)
+    relative = policy.mode == "relative" and interleaved is None
+    now, before = grounds or (measurement, baseline)
+    kernels = kernel_difference(now, before, relative=relative)
     reasons: tuple[str, ...] = ()
     if worst.verdict != "passed":
-        reasons = attribute(measurement, baseline, environment, relative=relative, kernels=kernels)
+        reasons = attribute(now, before, environment, relative=relative, kernels=kernels)
     if worst.verdict == "regressed" and not reasons:
         reasons = (UNEXPLAINED,)
     return Judgement(
         verdict=worst.verdict,
-        message=_message(worst, found, reasons, packages_that_differ(baseline, environment)),
+        message=_message(worst, found, reasons, packages_that_differ(before, environment)),
         findings=tuple(found),
         warnings=(
             *([interleaved.warning] if interleaved and interleaved.warning else []),
-            *_warnings(found, scores, baseline, policy, hardware),
+            *_warnings(found, scores, baseline, policy, hardware, judged_latency=interleaved is not None),
         ),
         attribution=reasons,
         kernels=kernels,
@@ -194,14 +197,20 @@ def _message(worst: Finding, found: list[Finding], reasons: tuple[str, ...], pac
 
 
 def _warnings(
-    found: list[Finding], quality: Quality | None, baseline: Baseline, policy: Policy, hardware: Hardware
+    found: list[Finding],
+    quality: Quality | None,
+    baseline: Baseline,
+    policy: Policy,
+    hardware: Hardware,
+    *,
+    judged_latency: bool,
 ) -> list[str]:
     warnings = list(policy.warnings)
     warnings += [finding.message for finding in found if finding.verdict == "inconclusive"]
     for finding in found:
         if finding.metric == "drift" and finding.now is not None and finding.now < 1 - policy.max_ssim_loss:
             warnings.append(finding.message)
-    if policy.mode == "relative" and baseline.recipe is None:
+    if policy.mode == "relative" and baseline.recipe is None and not judged_latency:
         warnings.append("its latency is reported and not judged: on a CPU only a speed-up over a reference recipe is")
     for metric in judged.unguarded_metrics(quality, baseline):
         warnings.append(f"{metric} has no baseline, so nothing guards it; record it with --fluxperf-update=all")

@@ -75,6 +75,7 @@ say(
     gpu="cpu",
     hardware={"kind": "cpu", "name": "a CPU"},
     metrics=["psnr"],
+    profile=scenario.get("profile", False),
 )
 plan = hear()
 assert plan["say"] == "plan", plan
@@ -91,7 +92,8 @@ for test in plan["tests"]:
     misbehave(told, "warm")
     total = plan["least_pairs"]
     memory = {"held_mib": told.get("held", 100.0), "free_mib": told.get("free", 1e6)}
-    say("prepared", test=test, workload="w", generations=total, **memory)
+    policy = {"max_slowdown": 0.02, "unheard_of": True}
+    say("prepared", test=test, workload="w", generations=total, policy=policy, **memory)
     seconds = []
     for k in range(total):
         if hear()["say"] == "skip":
@@ -103,7 +105,8 @@ for test in plan["tests"]:
         note(f"{test} made")
         say("generated", latency_s=seconds[-1])
     else:
-        if hear()["say"] == "skip":
+        heard = hear()
+        if heard["say"] == "skip":
             say("finished", test=test, skipped="told to")
             continue
         result = json.loads(json.dumps(scenario["result"]))
@@ -115,6 +118,22 @@ for test in plan["tests"]:
             result["measurement"]["problems"] = [told["problem"]]
             result["run"] = None
         environment = {"python": "3.11", "platform": "Linux", "packages": scenario["packages"]}
-        policy = {"max_slowdown": 0.02, "unheard_of": True}
-        say("finished", test=test, result=result, policy=policy, environment=environment, held_mib=100.0)
+        known = {"test": test, "result": result, "policy": policy, "environment": environment}
+        unprofiled = None
+        if heard.get("profile") and "kernels" in told:  # a version that cannot profile ignores what it is asked
+            say("measured", **known)
+            assert hear()["say"] == "go"
+            note(f"{test} profiled")
+            misbehave(told, "profile")
+            unprofiled = told.get("unprofiled")
+            if unprofiled is None:
+                rows = [{"family": k, "calls": 1, "time_s": s} for k, s in told["kernels"].items()]
+                busy = sum(told["kernels"].values())
+                trace = f"traces/{test}-first.json.gz"
+                (folder / name / trace).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name / trace).write_text(name)
+                table = {"device": "cpu", "kernels": rows, "busy_s": busy, "latency_s": seconds[0], "traces": [trace]}
+                result["measurement"]["kernels"] = table
+                result["run"]["kernels"] = {k: v for k, v in table.items() if k != "traces"}
+        say("finished", **known, unprofiled=unprofiled, held_mib=100.0)
     note(f"{test} over")

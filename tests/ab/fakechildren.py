@@ -13,7 +13,7 @@ import msgspec
 import records as make
 
 from pytest_fluxperf.ab.conductor import Conductor, Terms, Trial
-from pytest_fluxperf.results import Judgement, Result, Workload
+from pytest_fluxperf.results import Environment, Judgement, Result, Workload
 
 FAKE = Path(__file__).with_name("fakechild.py")
 
@@ -50,7 +50,9 @@ class Fakes:
         return self
 
     def python(self, side: str) -> Path:
-        scenario = {"diary": str(self.diary), "result": self.result, **self.scenarios[side]}
+        environment = Environment(python="3.11", platform="Linux", packages=self.scenarios[side]["packages"])
+        result = self.result | {"run": self.result["run"] | {"environment": environment.digest}}
+        scenario = {"diary": str(self.diary), "result": result, **self.scenarios[side]}
         (self.home / f"{side}.json").write_text(json.dumps(scenario))
         script = self.home / f"{side}-python"
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{FAKE}" "{self.home}/{side}.json"\n')

@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 from environments import make_environment
 
+import pytest_fluxperf
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "pipelines"))
 import tinyflux
 
 CONFTEST = """
 import slowphase
+import torch
 from pytest_fluxperf import session
 
 class WorkClock:
@@ -43,8 +46,15 @@ def pytest_fluxperf_pipeline(pipe, recipe, config):
     cost(pipe.text_encoder, 0.010)
     cost(pipe.text_encoder_2, 0.010)
     cost(pipe.vae.decoder, 0.250 * slowphase.DECODE)
+
+    def kernel(*_):
+        torch.special.bessel_j0(torch.ones(slowphase.KERNEL))
+        WorkClock.now += 0.005
+
     for block in (*pipe.transformer.transformer_blocks, *pipe.transformer.single_transformer_blocks):
         cost(block.attn, 0.010 * slowphase.WORK)
+        if slowphase.KERNEL:
+            block.attn.register_forward_pre_hook(kernel)
 """
 
 SUITE = """
@@ -73,13 +83,19 @@ def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_environment(tmp_path_factory.mktemp("new"), "1.1", decode=1.08)
 
 
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every block has one more kernel to run: 0.04 s of 0.35 s."""
+    return make_environment(tmp_path_factory.mktemp("kernel"), "1.2", kernel=2_000_000)
+
+
 def compare(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, *arguments: str, more: str = "") -> tuple:
     monkeypatch.delenv("PYTHONPATH", raising=False)
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_suite=SUITE.replace(", MORE", f", {more}" if more else ""))
-    ran = pytester.run(
-        sys.executable, "-c", "from pytest_fluxperf.cli import main; raise SystemExit(main())", *arguments
-    )
+    ours = str(Path(pytest_fluxperf.__file__).parents[1])  # also where another copy is installed
+    program = f"import sys; sys.path.insert(0, {ours!r}); from pytest_fluxperf.cli import main; sys.exit(main())"
+    ran = pytester.run(sys.executable, "-c", program, *arguments)
     documents = sorted((pytester.path / "reports").glob("*/results.json"))
     return ran, json.loads(documents[-1].read_text()) if documents else None
 
@@ -96,11 +112,38 @@ def test_five_percent_in_one_phase_is_found_and_named(pytester, monkeypatch, mod
     assert "interleaved" in judgement["message"]
     assert "decoding" in judgement["message"], judgement
     assert "slowphase 1.0 → 1.1" in "; ".join(judgement["attribution"])
+    assert not judgement.get("warnings"), "the latency is judged, whatever the device"
+    (summary,) = (pytester.path / "reports").glob("*/summary.md")
+    assert "| slowphase | <code>1.0</code> | <code>1.1</code> |" in summary.read_text(), "what drifted is shown"
     compared = result["comparison"]
     assert compared["mode"] == "interleaved"
     assert compared["packages"]["slowphase"] == ["1.0", "1.1"]
     assert compared["generations"] == 16
     assert 0.04 < compared["change"] < 0.07
+
+
+def test_a_kernel_that_appeared_is_named_first(pytester, monkeypatch, model, old, kernel) -> None:
+    """A regression is profiled on both sides by itself."""
+    ran, document = compare(
+        pytester, monkeypatch, "ab", "--old", str(old), "--new", str(kernel), "--",
+        "--gpu=cpu", f"--fluxperf-model={model}", more="max_slowdown=0.02",
+    )  # fmt: skip
+    assert ran.ret == 1, ran.stdout.str() + ran.stderr.str()
+    (result,) = document["results"]
+    judgement = result["judgement"]
+    assert judgement["verdict"] == "regressed"
+    assert judgement["attribution"][0].startswith("kernel aten::special_bessel_j0 appeared (8 calls)"), judgement
+    found = judgement["kernels"]
+    parts = sum(c["now_s"] - c["baseline_s"] for c in found["changes"])
+    assert parts + found["others_s"] + found["idle_s"] + found["unexplained_s"] == pytest.approx(found["difference_s"])
+    assert result["comparison"]["generations"] == 16, "the profiled ones are not among the measured"
+    (folder,) = (pytester.path / "reports").iterdir()
+    sides = {trace.split("/")[1] for trace in result["comparison"]["traces"]}
+    assert sides == {"old-1", "new-1"}
+    assert all((folder / trace).stat().st_size for trace in result["comparison"]["traces"])
+    page = (folder / "report.html").read_text()
+    assert "aten::special_bessel_j0" in page
+    assert f'href="{result["comparison"]["traces"][0]}"' in page
 
 
 def test_nothing_is_found_where_nothing_changed(pytester, monkeypatch, model, old) -> None:
@@ -135,7 +178,12 @@ def test_a_suspect_of_stage_one_is_compared_with_the_old_environment(pytester, m
     (result,) = document["results"]
     assert result["judgement"]["verdict"] == "regressed"
     assert "interleaved" in result["judgement"]["message"]
-    assert result["comparison"]["packages"]["slowphase"] == ["1.0", "1.1"]
+    compared = result["comparison"]
+    assert compared["packages"]["slowphase"] == ["1.0", "1.1"]
+    assert result["judgement"]["kernels"]["difference_s"] == pytest.approx(0.02, rel=0.2)
+    (run,) = [path for path in (pytester.path / "reports").iterdir() if (path / "ab").is_dir()]
+    assert len(compared["traces"]) == 2
+    assert all((run / trace).is_file() for trace in compared["traces"])
     junit = (pytester.path / "junit.xml").read_text()
     assert 'tests="1"' in junit
     assert 'failures="1"' in junit

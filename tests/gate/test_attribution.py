@@ -98,6 +98,21 @@ def test_a_device_that_waits_is_no_kernels_fault() -> None:
     assert any(clause.startswith("the device was busy 79% of the time") for clause in found.attribution)
 
 
+def test_on_a_cpu_only_other_calls_lead_over_the_phases() -> None:
+    """One generation's operators share it with whatever else runs, and between them it is Python's."""
+
+    def on_cpu(latency: float, **families: float) -> KernelTable:
+        return msgspec.structs.replace(kernels(latency, **families), device="cpu")
+
+    stored = baseline(kernels=on_cpu(2.0, gemm=1.5))
+    for now in (on_cpu(2.4, gemm=1.9), on_cpu(2.4, gemm=1.5)):
+        found = judged(stored=stored, kernels=now)
+        assert found.attribution[0].startswith("denoising")
+        assert any(clause.startswith(("kernel gemm moved", "time outside of")) for clause in found.attribution[1:])
+    appeared = judged(stored=stored, kernels=on_cpu(2.4, gemm=1.5, softmax=0.4))
+    assert appeared.attribution[0].startswith("kernel softmax appeared (57 calls)")
+
+
 def test_one_profile_explains_nothing() -> None:
     assert judged(kernels=kernels(2.4, gemm=2.0)).kernels is None
     assert judged(stored=baseline(kernels=kernels(gemm=2.0))).kernels is None

@@ -34,7 +34,8 @@ def test_what_appeared_vanished_and_moved():
     ]
     assert found.others_s == pytest.approx(0.001)
     assert (found.idle_s, found.unexplained_s) == (pytest.approx(0), pytest.approx(0))
-    share, text = headline(found)
+    change, share, text = headline(found)
+    assert change.family == "math"
     assert share == pytest.approx(1.9 / 1.151)
     assert text == "kernel math appeared (57 calls): +1900 of +1151 ms an image"
 
@@ -85,4 +86,4 @@ def test_the_parts_sum_to_the_difference(old, new, difference, idle_before, idle
 def test_the_headline_points_the_way_the_latency_went():
     new = {"gemm": (1000, 1.0), "flash": (57, 0.8), "norm": (300, 0.2)}
     slower = diff(table(OLD), table(new), 0.05)
-    assert headline(slower)[1].startswith("kernel norm moved (300 → 300 calls): +100")
+    assert headline(slower)[2].startswith("kernel norm moved (300 → 300 calls): +100")
