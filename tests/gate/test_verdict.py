@@ -13,9 +13,10 @@ import records as make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_fluxperf.gate.interleaved import judge_blocks
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.verdict import CONFIRMING_ROUNDS, MOST_ROUNDS, another_round, judge
-from pytest_fluxperf.results import Baseline, Environment, Finding, Judgement, Measurement, Quality, Telemetry
+from pytest_fluxperf.results import Baseline, Block, Environment, Finding, Judgement, Measurement, Quality, Telemetry
 
 Now = Measurement | None
 
@@ -444,6 +445,10 @@ def test_a_body_of_ones_own_on_a_cpu_says_what_is_not_judged() -> None:
     judgement = verdict_of(make.measurement(), reference="baseline", **common)
     assert any("reported and not judged" in warning for warning in judgement.warnings)
     assert judgement.gated
+    times = tuple(make.latencies())
+    compared = judge_blocks([Block(old_s=times, new_s=times)], RELATIVE)
+    judgement = verdict_of(make.measurement(), reference="baseline", interleaved=compared, **common)
+    assert not any("not judged" in warning for warning in judgement.warnings), "a comparison judges the latency itself"
 
 
 def test_a_test_of_which_nothing_was_judged_is_not_gated() -> None:
