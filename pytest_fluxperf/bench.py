@@ -29,6 +29,7 @@ from pytest_fluxperf.measure import telemetry
 from pytest_fluxperf.measure.inputs import GenerationInputs
 from pytest_fluxperf.measure.observe import Observation, first_step
 from pytest_fluxperf.options import ItemSettings
+from pytest_fluxperf.pipelines.compiling import limit_met
 from pytest_fluxperf.pipelines.shortage import shortage
 from pytest_fluxperf.quality import images, reference
 from pytest_fluxperf.results import (
@@ -317,6 +318,8 @@ class Bench:
             cause.__traceback__ = None  # its frames hold the tensors
             return None, f"the device's memory does not suffice {error}: {reason}"
         first = (str(cause).splitlines() or [""])[0]
+        if (limit := limit_met(cause)) is not None:
+            first = f"dynamo's {limit} was met"
         return error, f"raised {type(cause).__name__}: {first} ({error})"
 
     def _measure(self, call: Callable[[], Any], progress: Progress, warmup: int | None = None) -> Measurement:

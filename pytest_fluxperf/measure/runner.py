@@ -46,6 +46,8 @@ class Compilation(Protocol):
     def graph_breaks(self) -> int: ...  # noqa: D102
     @property
     def recompile_reasons(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def gave_up(self) -> tuple[str, ...]: ...  # noqa: D102
     def __sub__(self, earlier: Any) -> Compilation: ...
 
 
@@ -148,7 +150,7 @@ class Runner:
             graph_breaks=whole.graph_breaks if whole else 0,
             recompiles=measured.graphs if measured else 0,
             recompile_reasons=measured.recompile_reasons if measured else (),
-            problems=tuple(problems),
+            problems=(*(whole.gave_up if whole else ()), *problems),
         )
 
     def _compiled(self) -> Compilation | None:

@@ -97,6 +97,8 @@ class Subject:
 
 
 class Counts:
+    gave_up: tuple[str, ...] = ()
+
     def __init__(self, graphs: int = 0, graph_breaks: int = 0, reasons: tuple[str, ...] = ()) -> None:
         self.graphs, self.graph_breaks, self.recompile_reasons = graphs, graph_breaks, reasons
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from pytest_fluxperf.pipelines import compiling
@@ -79,6 +81,14 @@ def test_counts_subtract_and_reasons_are_those_of_the_region():
     assert after - before == CompileCounts(2, 0, 0, 2, {30: "stride", 20: "dtype"})
     assert (after - before).recompiles == 2
     assert (after - before).recompile_reasons == ("dtype", "stride")
+
+
+def test_limits_are_those_of_the_region():
+    met = CompileCounts(limits=Counter({"recompile_limit (8)": 1}))
+    assert (met - CompileCounts()).gave_up == (
+        "torch.compile gave up: dynamo's recompile_limit (8) was met, so code runs eager",
+    )
+    assert (met - met).gave_up == ()
 
 
 def test_a_snapshot_imports_nothing():

@@ -82,6 +82,10 @@ STEPS = 8
 PROMPTS = ["a red circle on a blue ground", "two green squares"]
 
 
+def add_one(x):
+    return x + 1
+
+
 @pytest.mark.fluxperf(steps=STEPS, size=32, prompts=PROMPTS, seeds=[0, 1, 2])
 @pytest.mark.parametrize("flux", ["fp32", "fp32+fbcache:0.5"], indirect=True)
 def test_recipe(flux, flux_inputs, fault, request):
@@ -113,6 +117,11 @@ def test_recipe(flux, flux_inputs, fault, request):
         code = {}
         exec(f"def add(x): return x + {test_recipe.calls}", code)  # code that was never seen before
         torch.compile(code["add"], backend="eager")(torch.zeros(2))
+    if fault.startswith("recompile limit"):
+        test_recipe.calls = getattr(test_recipe, "calls", 0) + 1
+        grow = torch.compile(add_one, backend="eager", dynamic=False, fullgraph="one graph" in fault)
+        with torch._dynamo.config.patch(recompile_limit=2):
+            grow(torch.zeros(test_recipe.calls))
     image = np.asarray(flux(**flux_inputs).images[0]).astype(np.float32) / 255
     if fault == "noise":
         image = (image + np.random.default_rng(0).normal(0, 0.08, image.shape)).clip(0, 1).astype(np.float32)

@@ -62,6 +62,16 @@ def test_a_cache_that_silently_never_hits(recorded):
         ("other size", "broken", "is 16×16 pixels, not 32×32"),
         ("returns nothing", "broken", "returned nothing (None)"),
         ("recompiles", "broken", "recompiled 6 times in the measured region"),
+        (
+            "recompile limit",
+            "broken",
+            "torch.compile gave up: dynamo's recompile_limit (2) was met, so code runs eager",
+        ),
+        (
+            "recompile limit, one graph",
+            "broken",
+            "FailOnRecompileLimitHit: dynamo's recompile_limit (2) was met",
+        ),
         ("raises on the third prompt", "broken", "RuntimeError: out of luck"),
     ],
 )
