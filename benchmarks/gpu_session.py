@@ -93,7 +93,13 @@ PARTS = {
         small=("--prompts=2", "--tolerance=0.9", "--share=0.5"),
         tail=8,
     ),
-    "sample": program("sample_report", 240, takes=(), tail=6),
+    "sample": program(
+        "sample_report",
+        120,
+        takes=("model", "gpu", "out", "baselines"),
+        small=("--sessions=1", "--samples=2", "--size=128", "--steps=8"),
+        tail=20,
+    ),
 }
 """All parts; what one is thought to take was measured or, where it never ran on a GPU, estimated."""
 
@@ -162,7 +168,9 @@ class Session:
         settings = {name: getattr(chosen, name) for name in ("model", "device", "gpu", "size", "steps")}
         given = {name: value for name, value in settings.items() if value is not None}
         if not part.suite:
-            given["output"] = self.work / f"{label}.json"
+            given |= {"output": self.work / f"{label}.json", "out": self.work / label}
+            if (baselines := self.work / "baselines").is_dir():
+                given["baselines"] = baselines
             return [*part.arguments, *small, *(f"--{name}={given[name]}" for name in part.takes if name in given)]
         options = [
             f"--gpu={chosen.gpu}",

@@ -11,7 +11,16 @@ from pytest_fluxperf.report.junit import junit_properties
 from pytest_fluxperf.report.markdown import render_markdown
 from pytest_fluxperf.results import RunDocument
 
-__all__ = ["ReportPaths", "junit_properties", "load_document", "merge", "write_document", "write_reports", "write_text"]
+__all__ = [
+    "ReportPaths",
+    "junit_properties",
+    "load_document",
+    "merge",
+    "render_markdown",
+    "write_document",
+    "write_reports",
+    "write_text",
+]
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ def render_html(
         "short": text.shorten,
         "seconds": text.seconds,
         "percent": text.percent,
+        "milliseconds": text.milliseconds,
         "number": text.number,
         "memory": text.memory,
         "steps": text.decimal,

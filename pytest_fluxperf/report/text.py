@@ -50,6 +50,12 @@ def percent(fraction: float | None, *, sign: bool = True) -> str:
     return f"{'+' if sign and not text.startswith('-') and text.strip('0.') else ''}{text} %"
 
 
+def milliseconds(change: float) -> str:
+    """A change in seconds as milliseconds: 0.0211 is ``+21.10``."""
+    text = decimals(1000 * change, 2)
+    return f"{'+' if not text.startswith('-') and text.strip('0.') else ''}{text}"
+
+
 def number(value: float | None, digits: int) -> str:
     """A number with a fixed count of decimals, or a dash."""
     return "–" if value is None else decimals(value, digits)

@@ -16,11 +16,17 @@ from pytest_fluxperf.baseline.published import beside, load
 from pytest_fluxperf.results import (
     RESULTS_FORMAT,
     Baseline,
+    Block,
+    Comparison,
     Environment,
     Finding,
     Generation,
     Hardware,
     Judgement,
+    Kernel,
+    KernelChange,
+    KernelDiff,
+    KernelTable,
     Measurement,
     Picture,
     Prompt,
@@ -493,6 +499,78 @@ def failing(folder: Path | None = None) -> RunDocument:
         ),
         published=beside(load(BASELINES), [workload()]),
     )
+
+
+def compared(folder: Path | None = None) -> RunDocument:
+    """``failing``, its worst test compared in turns with the old environment and profiled."""
+    plain = failing(folder)
+    change = msgspec.structs.replace
+    first, *rest = sorted(plain.results, key=lambda result: result.judgement.verdict != "regressed")
+    comparison = Comparison(
+        mode="interleaved",
+        blocks=(
+            Block(old_s=(2.05, 2.06, 2.04, 2.07), new_s=(2.171, 2.18, 2.163, 2.192)),
+            Block(old_s=(2.06, 2.05, 2.06, 2.05), new_s=(2.187, 2.173, 2.181, 2.175)),
+        ),
+        change=0.0598,
+        low=0.0551,
+        high=0.0646,
+        decided=True,
+        generations=16,
+        old="0123456789ab",
+        new="ba9876543210",
+        packages={"torch": ("2.11.0", "2.13.0"), "triton": ("3.6.0", "3.8.0"), "regex": (None, "2026.7.1")},
+    )
+    found = KernelDiff(
+        difference_s=0.1226,
+        changes=(
+            KernelChange(
+                family="flash_fwd_kernel<bf16, 128, 128, 64>",
+                change="vanished",
+                baseline_calls=342,
+                now_calls=0,
+                baseline_s=0.3912,
+                now_s=0.0,
+            ),
+            KernelChange(
+                family="cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma",
+                change="appeared",
+                baseline_calls=0,
+                now_calls=342,
+                baseline_s=0.0,
+                now_s=0.4833,
+            ),
+            KernelChange(
+                family="nvjet_hsh_gemm",
+                change="moved",
+                baseline_calls=1881,
+                now_calls=1881,
+                baseline_s=1.102,
+                now_s=1.1231,
+            ),
+        ),
+        others_s=0.0021,
+        idle_s=0.0042,
+        unexplained_s=0.0031,
+    )
+    table = KernelTable(
+        device="cuda",
+        kernels=(
+            Kernel(family="nvjet_hsh_gemm", calls=1881, time_s=1.1231),
+            Kernel(family="cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma", calls=342, time_s=0.4833),
+            Kernel(family="elementwise", calls=5210, time_s=0.3107),
+        ),
+        busy_s=2.02,
+        latency_s=2.18,
+        traces=("traces/first-block-cache-first.json.gz",),
+    )
+    first = change(
+        first,
+        comparison=comparison,
+        judgement=change(first.judgement, kernels=found),
+        measurement=change(first.measurement, kernels=table),
+    )
+    return change(plain, results=(first, *rest))
 
 
 def broken(folder: Path | None = None) -> RunDocument:
