@@ -1,6 +1,6 @@
 """What the gate's rule sees and how often it cries wolf, against rules in use elsewhere.
 
-    python benchmarks/gate_power.py --quick     # five minutes on two cores
+    python benchmarks/gate_power.py --quick     # some two minutes on two cores
     python benchmarks/gate_power.py             # the tables of docs/gate.md
 
 Latencies are simulated; every verdict of ours comes from ``pytest_fluxperf.gate.statistics`` itself. A session has
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pytest_fluxperf.baseline import published
 from pytest_fluxperf.baseline.codec import decode
 from pytest_fluxperf.gate.findings import baseline_log_latencies
 from pytest_fluxperf.gate.policy import Policy
@@ -449,7 +450,8 @@ def tail(sessions: int, seed: int) -> Iterator[str]:
 
 def measured(folder: Path) -> Iterator[str]:
     """What the stored runs of real hardware look like, where there are any."""
-    for gpu in sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else ():
+    stored = [p for p in folder.iterdir() if p.is_dir() and p.name != published.FOLDER] if folder.is_dir() else []
+    for gpu in sorted(stored):
         within, shifts = [], []
         for path in sorted(gpu.rglob("*.json")):
             runs = baseline_log_latencies(decode(path.read_bytes(), str(path)), relative=gpu.name == "cpu")
@@ -468,7 +470,7 @@ def measured(folder: Path) -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer sessions: five minutes on two cores")
+    parser.add_argument("--quick", action="store_true", help="fewer sessions: some two minutes on two cores")
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args(arguments)

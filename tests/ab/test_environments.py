@@ -192,3 +192,28 @@ def test_a_suspect_of_stage_one_is_compared_with_the_old_environment(pytester, m
     ran = pytester.run(new / "bin" / "python", *common, f"--fluxperf-old-python={new}")
     assert ran.ret == 0, ran.stdout.str()
     ran.stdout.fnmatch_lines(["*to be compared with the old environment*", "*1 passed*"])
+
+
+def test_workers_compare_their_suspects_one_at_a_time(pytester, monkeypatch, model, old, new) -> None:
+    """One device: neither stage one nor the comparisons of two xdist workers ever generate at once."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    pytester.makeconftest(CONFTEST)
+    alone = """
+    import os
+
+    os.close(os.open("busy", os.O_CREAT | os.O_EXCL))  # fails where another process generates
+    try:
+        return flux(**flux_inputs).images
+    finally:
+        os.unlink("busy")
+"""
+    suite = SUITE.replace(", MORE", ", max_slowdown=0.02").replace('["fp32"]', '["fp32", "fp32+fbcache:0.05"]')
+    pytester.makepyfile(test_suite=suite.replace("    return flux(**flux_inputs).images\n", alone))
+    common = ["-m", "pytest", "--gpu=cpu", f"--fluxperf-model={model}", "--fluxperf-latency=absolute"]
+    assert pytester.run(old / "bin" / "python", *common, "--fluxperf-update").ret == 0
+    ran = pytester.run(new / "bin" / "python", *common, f"--fluxperf-old-python={old}", "-n", "2")
+    ran.assert_outcomes(failed=2)
+    document = json.loads(sorted((pytester.path / "reports").glob("*/results.json"))[-1].read_text())
+    assert [r["judgement"]["verdict"] for r in document["results"]] == ["regressed", "regressed"]
+    assert all(r["comparison"]["generations"] == 16 for r in document["results"])
+    assert {r["worker"] for r in document["results"]} == {"gw0", "gw1"}
