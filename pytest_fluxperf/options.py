@@ -60,10 +60,11 @@ class RunSettings:
     latency: LatencyMode
     metrics: tuple[str, ...]
     profile: bool = False
+    """Profile one more generation of every test."""
     old_python: str | None = None
     """Environment that stage one's suspects are interleaved with."""
     ab_timeout_s: float = 1800.0
-    """Profile one more generation of every test."""
+    """Longest silence of a process of such a comparison."""
     command_line: Mapping[str, Any] = field(default_factory=dict)
     ini: Mapping[str, Any] = field(default_factory=dict)
 

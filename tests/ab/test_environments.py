@@ -89,10 +89,12 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_environment(tmp_path_factory.mktemp("kernel"), "1.2", kernel=2_000_000)
 
 
-def compare(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, *arguments: str, more: str = "") -> tuple:
+def compare(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, *arguments: str, more: str = "", suite: str = SUITE
+) -> tuple:
     monkeypatch.delenv("PYTHONPATH", raising=False)
     pytester.makeconftest(CONFTEST)
-    pytester.makepyfile(test_suite=SUITE.replace(", MORE", f", {more}" if more else ""))
+    pytester.makepyfile(test_suite=suite.replace(", MORE", f", {more}" if more else ""))
     ours = str(Path(pytest_fluxperf.__file__).parents[1])  # also where another copy is installed
     program = f"import sys; sys.path.insert(0, {ours!r}); from pytest_fluxperf.cli import main; sys.exit(main())"
     ran = pytester.run(sys.executable, "-c", program, *arguments)
@@ -144,6 +146,27 @@ def test_a_kernel_that_appeared_is_named_first(pytester, monkeypatch, model, old
     page = (folder / "report.html").read_text()
     assert "aten::special_bessel_j0" in page
     assert f'href="{result["comparison"]["traces"][0]}"' in page
+
+
+def test_a_body_that_cannot_be_profiled_keeps_its_verdict(pytester, monkeypatch, model, old, new) -> None:
+    failing = """
+    import torch
+
+    if torch._C._autograd._profiler_enabled():
+        raise RuntimeError("no profiler here")
+    return flux"""
+    ran, document = compare(
+        pytester, monkeypatch, "ab", "--old", str(old), "--new", str(new), "--",
+        "--gpu=cpu", f"--fluxperf-model={model}", more="max_slowdown=0.02",
+        suite=SUITE.replace("\n    return flux", failing),
+    )  # fmt: skip
+    assert ran.ret == 1, ran.stdout.str() + ran.stderr.str()
+    judgement = document["results"][0]["judgement"]
+    assert judgement["verdict"] == "regressed"
+    assert judgement["warnings"] == [
+        f"the {side} environment could not be profiled: it raised RuntimeError: no profiler here"
+        for side in ("old", "new")
+    ]
 
 
 def test_nothing_is_found_where_nothing_changed(pytester, monkeypatch, model, old) -> None:
