@@ -88,6 +88,8 @@ def _effect(name: str, item: Finding, verb: str) -> str:
         amount = percent(size, sign=False)
     else:
         amount = decimals(size, 4 if size < 0.01 else 3 if size < 1 else 2)
+    if item.metric == "computed steps":
+        verb = verb.replace("is", "are")
     return f"{name}'s {item.metric} {verb}{amount} {'higher' if more else 'lower'}"
 
 

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import report_documents as documents
 
 from pytest_fluxperf.report.view import overview
+from pytest_fluxperf.results import Finding
 
 SLOWER = {"slower": 0.06, "verdict": "regressed"}
 
@@ -61,6 +62,17 @@ def test_the_reason_is_the_first_that_was_not_said_yet(attribution, why):
 def test_worse_pictures_are_told_by_their_metric():
     text = sentence({"torchao": "0.19"}, slower=0.0, loss=0.03)
     assert text == "1 of 2 regressed: torchao 0.18.0 → 0.19 made bf16+fa2's SSIM 0.030 lower."
+
+
+def test_more_computed_steps_alone_are_told_in_the_plural():
+    run = documents.document([documents.result("bf16"), documents.result("bf16+fbcache:0.3", **SLOWER)])
+    found = Finding(
+        metric="computed steps", verdict="regressed", baseline=40.0, now=50.0, change=0.25, tolerance=0.05, n=8
+    )
+    first, last = run.results
+    last = msgspec.structs.replace(last, judgement=msgspec.structs.replace(last.judgement, findings=(found,)))
+    text = overview(msgspec.structs.replace(run, results=(first, last))).sentence
+    assert "bf16+fbcache:0.3's computed steps are 25.0 % higher" in text
 
 
 def test_machines_are_blamed_for_what_changed_on_them():
