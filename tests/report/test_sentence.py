@@ -65,7 +65,8 @@ def test_worse_pictures_are_told_by_their_metric():
 
 
 def test_more_computed_steps_alone_are_told_in_the_plural():
-    run = documents.document([documents.result("bf16"), documents.result("bf16+fbcache:0.3", **SLOWER)])
+    made = [documents.result("bf16"), documents.result("bf16+fbcache:0.3", **SLOWER)]
+    run = documents.document(made, environment=documents.OLD)
     found = Finding(
         metric="computed steps", verdict="regressed", baseline=40.0, now=50.0, change=0.25, tolerance=0.05, n=8
     )
