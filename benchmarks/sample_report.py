@@ -100,7 +100,8 @@ def write(document: RunDocument, pictures: Path, out: Path) -> list[Path]:
 def cleaned(results: Path, work: Path) -> Path:
     """The results without this machine's folders, in place."""
     text = results.read_text()
-    for folder in (work, ROOT, Path(sys.prefix), Path.home()):
+    folders = (work, ROOT, Path(sys.prefix), Path.home())
+    for folder in sorted(folders, key=lambda folder: -len(folder.parts)):  # one may lie in another
         if len(folder.parts) > 1:
             text = text.replace(f"{folder}{os.sep}", "").replace(str(folder), ".")
     results.write_text(text)

@@ -448,15 +448,13 @@ class TestCompile:
         said = "compile was asked for, but in a step 3 of the 4 blocks ran compiled"
         assert prepared.contradictions(ran) == (said,)
 
-    def test_past_the_limit_of_recompilations_nothing_passes_as_compiled(
-        self, prepare, generate, dynamo_only, monkeypatch
-    ):
+    def test_past_the_limit_of_recompilations_nothing_passes_as_compiled(self, prepare, generate, dynamo_only):
         """Some versions of dynamo go on in eager without a word, others raise."""
         import torch
 
-        monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
         prepared = prepare("fp32+compile")
-        with contextlib.suppress(torch._dynamo.exc.FailOnRecompileLimitHit):
+        gave_up = contextlib.suppress(torch._dynamo.exc.FailOnRecompileLimitHit)
+        with torch._dynamo.config.patch(recompile_limit=1), gave_up:
             assert prepared.contradictions(watched(prepared, generate, size=48))
 
     def test_undoing_one_leaves_another_compiled(self, pool, generate, dynamo_only):
