@@ -13,7 +13,7 @@ import random
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -115,8 +115,14 @@ class Evaluation:
         rows = vae.held_out_rows(self.plan.reconstructions)
         psnr, pictures = vae.reconstruct(prepared.pipe.vae, rows, self.device, batch=8)
         prepared.release()
-        seen = zip(pictures.permute(0, 2, 3, 1).numpy(), self.scenes, strict=False)
-        return {"psnr_db": psnr, "scenes": len(rows), **_accepted(list(seen))}
+        seen = list(zip(pictures.permute(0, 2, 3, 1).numpy(), self.scenes, strict=False))
+        mistaken = [
+            judged.accepted
+            for pixels, scene in seen
+            for turn in range(1, len(scenes.SHAPES))
+            for judged in check(pixels, _other_shapes(scene, turn))
+        ]
+        return {"psnr_db": psnr, "scenes": len(rows), **_accepted(seen), "mistaken": fmean(mistaken)}
 
     def adherence(self, guidance: float, count: int, sheet: list[tuple[str, Pixels]] | None = None) -> dict[str, Any]:
         """Share of asked-for objects that the checker accepts."""
@@ -168,6 +174,15 @@ class Evaluation:
             )
             print(rows[-1], flush=True)
         return rows
+
+
+def _other_shapes(scene: scenes.Scene, turn: int) -> scenes.Scene:
+    """The scene with every object's shape replaced by the one ``turn`` places further in the grammar."""
+
+    def turned(thing: scenes.Thing) -> scenes.Thing:
+        return replace(thing, shape=scenes.SHAPES[(scenes.SHAPES.index(thing.shape) + turn) % len(scenes.SHAPES)])
+
+    return replace(scene, things=tuple(map(turned, scene.things)))
 
 
 def _accepted(seen: Sequence[tuple[Pixels, scenes.Scene]]) -> dict[str, float]:
