@@ -88,6 +88,8 @@ class Mark:
     known: bool
 
 
+_LEAST_SPAN = 0.01
+"""Least height of the scatter's axis of SSIM, FLIP or LPIPS: less is no difference, and must not look like one."""
 _MARKERS = "os^vP"
 _STRIP = 0.11
 """Height of the strip of published latencies, as a fraction of the axes."""
@@ -122,6 +124,9 @@ def scatter(points: Sequence[Point], metric: str, *, rising: bool, published: Se
         axes.margins(0.1, 0.12)
         axes.autoscale_view()
         low, high = sorted(axes.get_ylim())
+        if high - low < _LEAST_SPAN:
+            low, high = (low + high - _LEAST_SPAN) / 2, (low + high + _LEAST_SPAN) / 2
+        axes.ticklabel_format(useOffset=False)
         if published:
             # the strip takes the bottom of the axes
             low, high = (low - _STRIP * (high - low), high) if rising else (low, high + _STRIP * (high - low))
