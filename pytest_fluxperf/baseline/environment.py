@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pytest_fluxperf import __version__
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.results import Environment, Hardware
 
@@ -71,8 +72,11 @@ def capture() -> Environment:
 
 
 def installed() -> dict[str, str]:
-    """Every installed distribution, its name normalized as PyPI does, and its version."""
-    found: dict[str, str] = {}
+    """Every installed distribution, its name normalized as PyPI does, and its version.
+
+    The plugin is there also where it runs from its sources.
+    """
+    found = {"pytest-fluxperf": __version__}
     for distribution in importlib.metadata.distributions():
         name = distribution.metadata["Name"]
         if name:

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 import records as make
 
+import pytest_fluxperf
 from pytest_fluxperf.baseline import environment
 from pytest_fluxperf.baseline.environment import (
     capture,
@@ -304,6 +305,11 @@ def test_importing_it_brings_no_torch() -> None:
 
 def test_names_are_normalized() -> None:
     assert all(name == name.lower() and "_" not in name and "." not in name for name in installed())
+
+
+def test_the_plugin_is_named_also_where_it_runs_from_its_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.distributions", lambda: [])
+    assert installed() == {"pytest-fluxperf": pytest_fluxperf.__version__}
 
 
 def test_diff_puts_the_stack_first() -> None:
