@@ -17,6 +17,7 @@ from pytest_fluxperf.baseline.environment import Gpu, hardware_differences
 from pytest_fluxperf.baseline.published import FOLDER as PUBLISHED
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.measure import telemetry
+from pytest_fluxperf.pipelines.quiet import quiet
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -112,7 +113,8 @@ def _packages() -> Iterator[Check]:
         elif name != "torch":
             yield Check("ok", name, version)
     try:
-        importlib.import_module("diffusers").FluxPipeline  # noqa: B018
+        with quiet():
+            importlib.import_module("diffusers").FluxPipeline  # noqa: B018
         yield Check("ok", "pipeline", "diffusers' FluxPipeline can be imported")
     except Exception as error:  # often another package's fault: a torchvision of another torch, an old torchao
         yield Check("fail", "pipeline", f"diffusers' FluxPipeline cannot be imported: {_said(error)}")

@@ -44,8 +44,9 @@ def _keep_libraries() -> None:
     """
     import gc
 
-    from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel  # noqa: F401
-    from transformers import CLIPTextModel, T5EncoderModel  # noqa: F401
+    with quiet():
+        from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel  # noqa: F401
+        from transformers import CLIPTextModel, T5EncoderModel  # noqa: F401
 
     gc.collect()
     gc.freeze()

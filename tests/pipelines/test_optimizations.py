@@ -525,3 +525,24 @@ def test_quiet_is_over_afterwards():
         inside()
     assert seen == 2 * [(logging.ERROR, False)]
     assert settings() == before
+
+
+def test_quiet_silences_the_libraries_alone(caplog):
+    from pytest_fluxperf.pipelines.quiet import quiet
+
+    libraries = ("torchao", "torch.utils._pytree")
+
+    def everyone_speaks():
+        for name in (*libraries, "users_own"):
+            logging.getLogger(name).warning("warning of %s", name)
+            logging.getLogger(name).error("error of %s", name)
+
+    before = [logging.getLogger(name).level for name in libraries]
+    with quiet():
+        everyone_speaks()
+    errors = [f"error of {name}" for name in libraries]
+    assert caplog.messages == [*errors, "warning of users_own", "error of users_own"]
+    caplog.clear()
+    everyone_speaks()
+    assert len(caplog.messages) == 6
+    assert [logging.getLogger(name).level for name in libraries] == before
