@@ -12,3 +12,8 @@ class Unavailable(FluxPerfError):
 
     A test that meets it is skipped with the message, or fails under ``--fluxperf-strict``.
     """
+
+
+def told(error: BaseException) -> str:
+    """Another library's error on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

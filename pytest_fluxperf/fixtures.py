@@ -39,6 +39,15 @@ def gpu(request: pytest.FixtureRequest) -> str:
     return name
 
 
+def asks_for_pipeline(item: pytest.Item) -> bool:
+    """Whether a test uses a pipeline of ours: a fixture of this module, not a project's own of the same name."""
+    definitions: Mapping[str, Any] = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
+    return any(
+        name not in ("flux_inputs", "gpu") and getattr(used.func, "__module__", None) == __name__
+        for name, (*_, used) in definitions.items()
+    )
+
+
 def _pipeline(request: pytest.FixtureRequest, recipe: str | None) -> Iterator[Any]:
     bench = bench_of(request)
     with preparing(request.config):

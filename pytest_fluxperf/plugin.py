@@ -63,7 +63,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     benches = [item.stash[BENCH] for item in session.items if BENCH in item.stash]
     if benches and not session.config.option.collectonly:
         try:
-            wiring.session_of(session.config).check(benches)
+            needs_model = any(fixtures.asks_for_pipeline(item) for item in session.items if BENCH in item.stash)
+            wiring.session_of(session.config).check(benches, needs_model=needs_model)
         except FluxPerfError as error:
             wiring.refuse(session.config, error)
 

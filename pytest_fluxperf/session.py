@@ -28,6 +28,7 @@ from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.pooled import tail_warning
 from pytest_fluxperf.measure.clock import Clock, clock_for
 from pytest_fluxperf.options import ItemSettings, RunSettings
+from pytest_fluxperf.pipelines import access
 from pytest_fluxperf.pipelines.models import RANDOM
 from pytest_fluxperf.quality import own
 from pytest_fluxperf.results import (
@@ -271,8 +272,8 @@ class Session:
         if "pool" in vars(self):
             self.pool.make_room()
 
-    def check(self, benches: Sequence[Bench]) -> None:
-        """Find what would go wrong before anything is measured.
+    def check(self, benches: Sequence[Bench], *, needs_model: bool = True) -> None:
+        """Find what would go wrong before anything is measured; ``needs_model`` if a test asks for a pipeline.
 
         Raises :class:`FluxPerfError` for a device that is not there, a model or prompts that cannot be read, a
         metric that cannot be computed, a damaged baseline, or a reports folder that cannot be written.
@@ -280,6 +281,8 @@ class Session:
         self.configurations = len(benches)
         own.check(self.own_metrics)
         self.gpu, self.info, self.folder  # noqa: B018
+        if needs_model:
+            access.require(self.info)
         if "lpips" in self.settings.metrics:
             self.metrics  # noqa: B018
         for bench in benches:

@@ -15,7 +15,7 @@ from pytest_fluxperf.baseline import environment
 from pytest_fluxperf.baseline.codec import decode
 from pytest_fluxperf.baseline.environment import Gpu, hardware_differences
 from pytest_fluxperf.baseline.published import FOLDER as PUBLISHED
-from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.errors import FluxPerfError, told
 from pytest_fluxperf.measure import telemetry
 from pytest_fluxperf.pipelines.quiet import quiet
 
@@ -87,7 +87,7 @@ def _torch(device: Gpu | None) -> Iterator[Check]:
     try:
         torch = importlib.import_module("torch")
     except Exception as error:
-        yield Check("fail", "torch", f"cannot be imported ({_said(error)}); install it as https://pytorch.org says")
+        yield Check("fail", "torch", f"cannot be imported ({told(error)}); install it as https://pytorch.org says")
         return
     version, cuda = torch.__version__, torch.version.cuda
     if device is None or device.device == "cpu":
@@ -117,7 +117,7 @@ def _packages() -> Iterator[Check]:
             importlib.import_module("diffusers").FluxPipeline  # noqa: B018
         yield Check("ok", "pipeline", "diffusers' FluxPipeline can be imported")
     except Exception as error:  # often another package's fault: a torchvision of another torch, an old torchao
-        yield Check("fail", "pipeline", f"diffusers' FluxPipeline cannot be imported: {_said(error)}")
+        yield Check("fail", "pipeline", f"diffusers' FluxPipeline cannot be imported: {told(error)}")
     for name, use in OPTIONAL.items():
         version = _version(name)
         if version is None:
@@ -135,52 +135,16 @@ def _recipes(device: Gpu | None) -> Iterator[Check]:
 
 
 def _model(name: str) -> Iterator[Check]:
-    from pytest_fluxperf.pipelines.integrity import check_model_folder
+    from pytest_fluxperf.pipelines.access import access
     from pytest_fluxperf.pipelines.models import resolve
 
     try:
-        info = resolve(name)
-        if info.random:
-            yield Check("ok", "model", f"{info.name}: random weights, built on the device")
-        elif Path(info.source).is_dir():
-            check_model_folder(Path(info.source))
-            yield Check("ok", "model", f"{info.name}: whole, in {info.source}")
-        else:
-            yield _hub(info.source)
+        found = access(resolve(name))
     except FluxPerfError as error:
         yield Check("fail", "model", str(error))
-
-
-def _hub(repository: str) -> Check:
-    """Whether the weights are in the local cache or may be fetched; asks for the licence, downloads nothing."""
-    try:
-        import huggingface_hub as hub
-        from huggingface_hub import constants, errors
-    except ImportError as error:
-        why = f"{repository} cannot be looked for: huggingface_hub cannot be imported ({_said(error)})"
-        return Check(
-            "fail", "model", f"{why}; pip install huggingface_hub, or give a folder with --fluxperf-model=PATH"
-        )
-    if isinstance(hub.try_to_load_from_cache(repository, "model_index.json"), str):
-        return Check("ok", "model", f"{repository}: in the local cache")
-    fetch = f"fetch it with `hf download {repository}`, or give a folder with --fluxperf-model=PATH"
-    if constants.HF_HUB_OFFLINE:
-        return Check("fail", "model", f"{repository} is not in the local cache and HF_HUB_OFFLINE is set; {fetch}")
-    try:
-        hub.HfApi().auth_check(repository)
-    except errors.GatedRepoError:
-        return Check(
-            "fail",
-            "model",
-            f"{repository} is gated: accept its licence at https://huggingface.co/{repository}, then `hf auth login`, "
-            f"and {fetch}",
-        )
-    except errors.RepositoryNotFoundError:
-        return Check("fail", "model", f"the hub has no {repository}, or it is private: log in with `hf auth login`")
-    except Exception as error:
-        why = f"{repository} is not in the local cache and the hub does not answer ({_said(error)})"
-        return Check("fail", "model", f"{why}; {fetch}")
-    return Check("warn", "model", f"{repository} may be used but is not here yet; {fetch}")
+    else:
+        status: dict[str, Status] = {"here": "ok", "allowed": "warn"}
+        yield Check(status.get(found.state, "fail"), "model", found.text)
 
 
 def _baselines(root: Path, device: Gpu | None) -> Iterator[Check]:
@@ -256,7 +220,3 @@ def _version(name: str) -> str | None:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:2])
-
-
-def _said(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

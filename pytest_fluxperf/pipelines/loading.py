@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_fluxperf.errors import FluxPerfError
-from pytest_fluxperf.pipelines import randomflux
+from pytest_fluxperf.pipelines import access, randomflux
 from pytest_fluxperf.pipelines.integrity import check_model_folder
 from pytest_fluxperf.pipelines.models import ModelInfo
 from pytest_fluxperf.pipelines.optimizations.dtype import TORCH_NAMES
@@ -82,23 +82,17 @@ def _explain(info: ModelInfo, error: BaseException) -> str:
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
     text = " ".join(str(link) for link in chain)
-    page = f"https://huggingface.co/{info.source}"
 
     def met(*kinds: type[BaseException]) -> bool:
         return any(isinstance(link, kinds) for link in chain)
 
     if met(errors.GatedRepoError) or "gated repo" in text:
-        return (
-            f"{info.source} is gated: accept its licence at {page}, then log in with `hf auth login`, and fetch it "
-            f"with `hf download {info.source}`"
-        )
+        return access.gated(info.source)
     if met(errors.RepositoryNotFoundError) or "404 Client Error" in text:
-        return f"the hub has no {info.source}, or it is private: see {page}, or log in with `hf auth login`"
+        return access.absent(info.source)
     if met(errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, ConnectionError) or (
         "not fully cached locally" in text or "couldn't connect" in text
     ):
-        return (
-            f"{info.source} is not in the local cache and the hub cannot be reached: fetch it with "
-            f"`hf download {info.source}`, or give a folder with --fluxperf-model PATH"
-        )
+        how = access.how_to_fetch(info.source)
+        return f"{info.source} is not in the local cache and the hub cannot be reached: {how}"
     return f"{info.source} cannot be loaded ({' '.join(str(error).split())[:300]})"

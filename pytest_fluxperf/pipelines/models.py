@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import json
 import re
@@ -75,7 +76,7 @@ def resolve(name_or_path: str, registered: Mapping[str, str] | None = None) -> M
     """Find a model by name (``tiny``, ``flux-dev``, ``flux-dev@random``, ...), hub id or folder.
 
     ``registered`` are names of a project's own for folders or hub ids.
-    Cheap: reads small JSON files at most and never the network; access to a hub model shows when it is loaded.
+    Cheap: reads small JSON files at most and never the network; :mod:`access` tells whether it may be loaded.
     Raises :class:`FluxPerfError` for a folder that holds no Flux pipeline, and for an unknown name.
     """
     text = name_or_path.strip()
@@ -93,9 +94,10 @@ def resolve(name_or_path: str, registered: Mapping[str, str] | None = None) -> M
         return _BY_SOURCE[text]
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text):
         return ModelInfo(text, text)
-    names = ", ".join(["tiny", *_NAMED, *(name + RANDOM for name in _NAMED), *(registered or ())])
+    names = ["tiny", *_NAMED, *(name + RANDOM for name in _NAMED), *(registered or ())]
+    near = "".join(f" (did you mean {close!r}?)" for close in difflib.get_close_matches(text, names, n=1))
     raise FluxPerfError(
-        f"model {name_or_path!r}: no such folder and no known name; there are {names}, "
+        f"model {name_or_path!r}: no such folder and no known name{near}; there are {', '.join(names)}, "
         "hub ids (owner/name) and folders of diffusers Flux pipelines"
     )
 
@@ -122,10 +124,12 @@ def _prompts(folder: Path) -> Path | None:
 
 
 def _folder(folder: Path) -> ModelInfo:
-    index = _read_json(folder / "model_index.json", f"model {str(folder)!r} is not a diffusers pipeline")
+    index = _read_json(
+        folder / "model_index.json", f"model {str(folder)!r} is not a diffusers pipeline as save_pretrained writes it"
+    )
     kind = index.get("_class_name")
     if kind != "FluxPipeline":
-        raise FluxPerfError(f"model {str(folder)!r} is a {kind}, not a FluxPipeline")
+        raise FluxPerfError(f"model {str(folder)!r} is a {kind}, not a FluxPipeline; name a FLUX.1 model")
     config = _read_json(folder / "transformer" / "config.json", f"model {str(folder)!r} has no Flux transformer")
     # Guidance-distilled weights (FLUX.1-dev) embed the guidance scale; timestep-distilled ones (schnell) do not.
     defaults = _DEV.defaults if config.get("guidance_embeds") else _SCHNELL.defaults

@@ -62,7 +62,7 @@ def test_a_folder(fake):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("flux-dve", "no such folder and no known name; there are tiny, flux-dev"),
+        ("flux-dve", r"no such folder and no known name \(did you mean 'flux-dev'\?\); there are tiny, flux-dev"),
         ("tiny@random", "random weights exist for flux-dev@random and flux-schnell@random"),
         ("", "no such folder"),
         ("/nowhere/at/all", "no such folder"),
@@ -74,7 +74,9 @@ def test_an_unknown_name_is_refused(name, reason):
 
 
 def test_a_folder_that_is_no_flux_pipeline_is_refused(tmp_path, fake):
-    with pytest.raises(FluxPerfError, match=r"is not a diffusers pipeline: model_index\.json cannot be read"):
+    with pytest.raises(
+        FluxPerfError, match=r"not a diffusers pipeline as save_pretrained writes it: model_index\.json"
+    ):
         resolve(str(tmp_path))
     with pytest.raises(FluxPerfError, match="is a StableDiffusionPipeline, not a FluxPipeline"):
         resolve(str(fake("StableDiffusionPipeline")))
