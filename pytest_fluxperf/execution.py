@@ -14,6 +14,7 @@ from pytest_fluxperf import report as reporting
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.measure.runner import BodyRaised
 from pytest_fluxperf.report import terminal
+from pytest_fluxperf.report.text import columns
 from pytest_fluxperf.results import Result, Skipped
 from pytest_fluxperf.wiring import BENCH, PAYLOAD, failure, is_worker, session_of
 
@@ -160,6 +161,7 @@ class _Live:
         self._reporter: Any = None if quiet else reporter
         self._capture: Any = item.config.pluginmanager.get_plugin("capturemanager")
         self._width = 0
+        """Columns that the line fills."""
 
     def show(self, stage: str, done: int, total: int, p50_s: float | None) -> None:
         """Show where the measurement stands."""
@@ -170,13 +172,16 @@ class _Live:
             self._write(terminal.progress_line(name, bench.recipe, done, max(done, total), p50_s, width))
 
     def clear(self) -> None:
-        """Wipe the line."""
+        """Put back what pytest had written on the line."""
         if self._width:
             self._write("")
+            self._width = 0
 
     def _write(self, text: str) -> None:
         writer = self._reporter._tw
+        below = writer._current_line  # pytest's; it goes on behind it, so it must not learn of ours
+        self._width = max(self._width, columns(below), columns(text))
+        blank = " " * (self._width - columns(text))
         with self._capture.global_and_fixture_disabled():
-            writer.write("\r" + text.ljust(self._width) + ("" if text else "\r"))
+            writer._file.write(f"\r{text}{blank}" if text else f"\r{blank}\r{below}")
             writer.flush()
-        self._width = len(text)
