@@ -73,6 +73,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """In an xdist worker, fail the tests of a session that was refused."""
     if item.get_closest_marker("fluxperf"):
+        wiring.forgo_trace()
         wiring.fail_if_refused(item.config)
 
 
@@ -83,6 +84,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     from pytest_fluxperf import execution
 
+    wiring.forgo_trace()
     execution.run(pyfuncitem)
     return True
 

@@ -15,6 +15,7 @@ Every recipe has one canonical spelling, :func:`str` of it, which names baseline
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import math
@@ -203,7 +204,7 @@ def specs() -> tuple[TokenSpec, ...]:
 
 
 def parse(text: str, *, dtype: str | None = None) -> Recipe:
-    """Read a recipe; ``dtype`` is what it runs in when it names none (else it must).
+    """Read a recipe; ``dtype`` is what it runs in when it names none (else it must), or bf16 if it cannot run in that.
 
     Raises :class:`FluxPerfError` with the reason: an unknown token or option (with the nearest one), an ill-typed
     value, two tokens of one family, a combination that no machine can run.
@@ -212,10 +213,20 @@ def parse(text: str, *, dtype: str | None = None) -> Recipe:
     try:
         tokens = [_read_token(part.strip(), known) for part in text.split("+")]
         if dtype is not None and not any(token.family in ("whole", "dtype") for token in tokens):
-            tokens.insert(0, _read_token(dtype, known))
+            return _in_dtype(tokens, _read_token(dtype, known), _read_token("bf16", known))
         return _combine(tokens)
     except ValueError as error:
         raise FluxPerfError(f"recipe {text!r}: {error}") from None
+
+
+def _in_dtype(tokens: list[Token], usual: Token, other: Token) -> Recipe:
+    """``tokens`` in the usual dtype, or in the other one if they go with that alone: fp8 is no recipe in fp32."""
+    try:
+        return _combine([usual, *tokens])
+    except ValueError:
+        with contextlib.suppress(ValueError):
+            return _combine([other, *tokens])
+        raise
 
 
 def _combine(tokens: list[Token]) -> Recipe:

@@ -56,6 +56,19 @@ def refuse(config: pytest.Config, error: FluxPerfError) -> None:
     config.stash.setdefault(REFUSED, str(error))
 
 
+def forgo_trace() -> None:
+    """Take pytest's capture of log messages off torch's trace of compilations.
+
+    pytest 9.2 attaches it to loggers that do not propagate. The trace's records are for torch's own handler: captured,
+    they are thousands of empty lines in the output of a failing test, and torch makes them only where one listens.
+    """
+    import logging
+
+    trace = logging.getLogger("torch.__trace")
+    for handler in [handler for handler in trace.handlers if type(handler).__module__.startswith("_pytest.")]:
+        trace.removeHandler(handler)
+
+
 def fail_if_refused(config: pytest.Config) -> None:
     """Fail the current test when its session was refused."""
     if REFUSED in config.stash:

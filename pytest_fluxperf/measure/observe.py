@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from pytest_fluxperf.measure import kineto
+
 _ATTENTION = (
     (re.compile(r"cudnn_attention"), "cudnn"),
     (re.compile(r"flash_attn_?3|flash_attn_interface"), "flash_attn_3"),
@@ -99,13 +101,13 @@ def first_step(transformer: Any, observation: Observation) -> Iterator[None]:
             handle.remove()
         handles.clear()
         if stopped is not None:
-            stopped.stop()
+            kineto.stop(stopped)
         return stopped
 
     def before(*_: Any) -> None:
         nonlocal watching
         watching = profile(activities=[ProfilerActivity.CPU], record_shapes=True)  # dtypes come with the shapes
-        watching.start()
+        kineto.start(watching)
 
     def after(*_: Any) -> None:
         if (stopped := stop()) is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from pytest_fluxperf.measure import kineto
 from pytest_fluxperf.measure.kernels import family
 from pytest_fluxperf.results import Kernel, KernelTable
 
@@ -129,7 +130,7 @@ class _Pieces:
 
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._cuda else [])]
         self._running = profile(activities=activities)
-        self._running.start()
+        kineto.start(self._running)
 
     def cut(self) -> None:
         """End a piece and begin the next."""
@@ -146,7 +147,7 @@ class _Pieces:
         """Stop a profiler that still runs."""
         if self._running is not None:
             running, self._running = self._running, None
-            running.stop()
+            kineto.stop(running)
 
     def table(self, latency_s: float | None) -> KernelTable:
         return KernelTable(
@@ -163,7 +164,7 @@ class _Pieces:
 
             torch.cuda.synchronize(self._device)  # kernels that run on when the profiler stops are lost
         running, self._running = self._running, None
-        running.stop()
+        kineto.stop(running)
         self._pieces += 1
         self._totals.add(running.profiler.kineto_results.events())
         if self._last is not None:

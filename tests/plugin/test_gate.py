@@ -84,6 +84,13 @@ def test_a_fault_gets_its_own_verdict_and_message(recorded, fault, verdict, mess
     assert message in judgement["message"]
 
 
+def test_a_failure_shows_nothing_that_libraries_wrote_of_themselves(recorded):
+    """Neither torch's trace of what it compiles nor its profiler's announcements."""
+    result = recorded.run(fault="recompiles")
+    assert result.ret == 1
+    assert "Captured" not in result.stdout.str()
+
+
 def test_out_of_memory_is_one_line_with_the_figures_and_the_next_test_runs(recorded):
     result = recorded.run("--deselect=test_suite.py::test_recipe[fp32]", "test_suite.py", fault="out of memory")
     result.assert_outcomes(failed=1, deselected=1)
@@ -125,6 +132,7 @@ def test_a_baseline_of_other_hardware(recorded):
         path.write_text(json.dumps(content))
     result = recorded.run()
     result.assert_outcomes(failed=2)
+    assert result.ret == 1
     result.stdout.fnmatch_lines(["*the baseline was recorded on NVIDIA H100 80GB HBM3*"])
 
 
@@ -172,6 +180,24 @@ def test_update_accepts_a_regression_and_says_old_and_new(recorded):
 
 def test_update_new_does_not_accept_a_regression(recorded):
     assert recorded.run("--fluxperf-update=new", fault="slow decode").ret == 1
+
+
+def test_update_failed_replaces_what_regressed_and_keeps_the_rest(recorded):
+    before = {path.name: path.read_bytes() for path in recorded.baselines.rglob("test_recipe*.json")}
+    result = recorded.run("--fluxperf-update=failed", fault="slow decode")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*fbcache*replaced, p50 * → *"])
+    after = {path.name: path.read_bytes() for path in recorded.baselines.rglob("test_recipe*.json")}
+    assert [name for name in before if after[name] != before[name]] == [name for name in before if "fbcache" in name]
+    assert before.keys() == after.keys()
+
+
+def test_append_adds_a_run_and_says_so(recorded):
+    result = recorded.run("--fluxperf-append")
+    assert result.ret == 0
+    runs = [json.loads(path.read_text())["runs"] for path in recorded.baselines.rglob("test_recipe*.json")]
+    assert [len(stored) for stored in runs] == [4, 4]
+    assert "appended" in result.stdout.str()
 
 
 def test_append_does_not_accept_a_regression(recorded):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -83,10 +84,12 @@ def test_a_bad_marker_or_recipe_names_the_test_and_the_remedy(project, marker, r
         ("--fluxperf-samples=0", "--fluxperf-samples must be an integer of at least 1, not 0"),
         ("--fluxperf-reference=fp33", "unknown token 'fp33'; did you mean 'fp32'?"),
         ("--fluxperf-metrics=ssmi", "unknown metric 'ssmi' (did you mean 'ssim'?)"),
+        ("--fluxperf-metrics=ssim,lpips", "LPIPS was asked for but torchvision is not installed: pip install"),
         ("--fluxperf-max-slowdown=0.001", "under 1 % cannot be decided"),
     ],
 )
-def test_a_bad_option_is_one_line(project, option, complaint):
+def test_a_bad_option_is_one_line(project, option, complaint, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
     assert complaint in usage(project.run(option))
 
 
@@ -228,6 +231,11 @@ def test_last_failed_keyword_and_exit_first(recorded):
     again = recorded.run("--lf", fault="black")
     again.assert_outcomes(failed=1)
     recorded.run("-k", "fbcache").assert_outcomes(passed=1, deselected=1)
+    backwards = ("test_suite.py::test_recipe[fp32+fbcache:0.5]", "test_suite.py::test_recipe[fp32]")
+    stopped = recorded.run(*backwards, "-x", fault="black")
+    assert stopped.ret == 1
+    stopped.assert_outcomes(failed=1)
+    assert [r["recipe"] for r in recorded.results()["results"]] == ["fp32+fbcache:0.5"]  # what was made is reported
 
 
 def test_collect_only_measures_nothing_and_imports_nothing_heavy(project):
@@ -276,6 +284,37 @@ def test_under_xdist_results_meet_and_the_device_is_taken_in_turns(recorded, mon
     assert "torch" in document["environment"]["packages"]
     assert document["collected"] == document["gated"] == 2
     assert len(list(recorded.runs[-1].glob("references/*.json"))) == 1
+
+
+BUSY = """
+import time
+from pathlib import Path
+
+import pytest
+
+@pytest.mark.fluxperf(steps=2, size=32, prompts=["a red circle"], seeds=[0, 1, 2], recipe="fp32")
+@pytest.mark.parametrize("n", range(4))
+def test_busy(n, flux, flux_inputs, worker_id):
+    began = time.monotonic()
+    picture = flux(**flux_inputs).images
+    time.sleep(0.05)  # long enough for the other worker to be met
+    with Path(__file__).with_name("taken.txt").open("a") as file:
+        file.write(f"{worker_id} {began} {time.monotonic()}\\n")
+    return picture
+"""
+
+
+def test_under_xdist_no_two_workers_are_timed_at_once(project, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    project.pytester.makepyfile(test_suite=BUSY)
+    result = project.pytester.runpytest_subprocess(*project._arguments, "-n2", "--fluxperf-update")
+    result.assert_outcomes(passed=4)
+    lines = (project.pytester.path / "taken.txt").read_text().splitlines()
+    taken = sorted((float(began), float(ended), worker) for worker, began, ended in map(str.split, lines))
+    assert {worker for *_, worker in taken} == {"gw0", "gw1"}
+    assert len(taken) == 4 * (2 + 3)
+    overlapping = [(one, other) for one, other in itertools.pairwise(taken) if other[0] < one[1]]
+    assert overlapping == []
 
 
 def test_under_xdist_bad_input_fails_with_one_line(project, monkeypatch):

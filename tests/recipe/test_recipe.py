@@ -84,8 +84,11 @@ def test_a_dtype_for_recipes_that_name_none():
     assert str(parse("fbcache:0.3", dtype="fp32")) == "fp32+fbcache:0.3"
     assert str(parse("fbcache:0.3+bf16", dtype="fp32")) == "bf16+fbcache:0.3"
     assert str(parse("fastest", dtype="fp32")) == "fastest"
-    with pytest.raises(FluxPerfError, match="computes in fp16 and bf16 only"):
-        parse("cudnn", dtype="fp32")
+    assert str(parse("cudnn", dtype="fp32")) == "bf16+cudnn"  # for it, fp32 is no choice
+    with pytest.raises(FluxPerfError, match="'cudnn' computes in fp16 and bf16 only; write bf16 in place of fp32"):
+        parse("fp32+cudnn", dtype="fp32")
+    with pytest.raises(FluxPerfError, match="'fbcache' stands beside 'fora'"):
+        parse("fora+fbcache:0.3", dtype="fp32")
 
 
 def test_what_a_recipe_says_of_itself():
