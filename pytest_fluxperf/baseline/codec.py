@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -29,11 +30,20 @@ class _Format(msgspec.Struct):
     format: int
 
 
+class BaselineFile(Baseline, frozen=True, kw_only=True):
+    """A baseline as its file holds it."""
+
+    sha256: str | None = None
+    """Of everything else (see :func:`_digest`), so that an edit is seen; absent in files of earlier versions."""
+
+
 def encode(baseline: Baseline) -> bytes:
     """Text of ``baseline``: sorted keys, one sample a line, a final newline; FluxPerfError if it is not valid."""
     check(baseline, baseline.test)
     try:
-        return (_write(msgspec.to_builtins(baseline)) + "\n").encode()
+        stored = msgspec.convert(msgspec.to_builtins(baseline), Baseline)  # numbers as they will be read
+        content = msgspec.to_builtins(stored)
+        return (_write({**content, "sha256": _digest(content)}) + "\n").encode()
     except ValueError as error:
         raise FluxPerfError(f"{baseline.test}: a baseline cannot hold {error}") from None
 
@@ -47,11 +57,20 @@ def decode(text: bytes, source: str) -> Baseline:
                 f"{source}: $.format: {version} was written by a newer pytest-fluxperf, this one reads "
                 f"{BASELINE_FORMAT}; upgrade the plugin"
             )
-        baseline = msgspec.json.decode(text, type=Baseline)
+        file = msgspec.json.decode(text, type=BaselineFile)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise FluxPerfError(f"{source}: {_place_first(str(error))}; {_REMEDY}") from None
+    baseline = Baseline(**{name: getattr(file, name) for name in Baseline.__struct_fields__})
     check(baseline, source)
+    digest = _digest(msgspec.to_builtins(baseline))
+    if file.sha256 not in (None, digest):
+        raise FluxPerfError(f"{source}: $.sha256: the content's digest is {digest[:12]}…: it was edited; {_REMEDY}")
     return baseline
+
+
+def _digest(content: Any) -> str:
+    """SHA-256 of plain builtins, whatever the layout of their file."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def rounded(record: _T) -> _T:

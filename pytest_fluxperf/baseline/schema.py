@@ -11,9 +11,10 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_fluxperf.results import Baseline, Record, RunDocument
+from pytest_fluxperf.baseline.codec import BaselineFile
+from pytest_fluxperf.results import Record, RunDocument
 
-SCHEMAS: dict[str, type[Record]] = {"baseline-1.json": Baseline, "results-2.json": RunDocument}
+SCHEMAS: dict[str, type[Record]] = {"baseline-1.json": BaselineFile, "results-2.json": RunDocument}
 """File name and the record it describes; the number is the file's ``format``. Schemas of older formats stay beside
 them as they were published."""
 

@@ -190,6 +190,11 @@ def put(*path: Any, value: Any) -> Any:
         (put("runs", 0, "peak_memory_mib", value=0), "peak_memory_mib: must be positive"),
         (put("runs", 0, "environment", value="0" * 12), "is not among"),
         (put("environments", make.ENVIRONMENT.digest, "python", value="3.12"), "it was edited"),
+        (put("runs", 0, "samples", 2, "latency_s", value=9.0), r"\$.sha256: the content's digest is .*: it was edited"),
+        (put("runs", 1, "samples", 0, "decisions", value="1"), r"\$.sha256: .* it was edited"),
+        (put("hardware", "memory_mib", value=1), r"\$.sha256: .* it was edited"),
+        (lambda data: data["runs"].pop(), r"\$.sha256: .* it was edited"),
+        (put("sha256", value="0" * 64), r"\$.sha256: .* it was edited"),
         (put("runs", value=[]), r"\$.runs: must not be empty"),
         (put("tau0", value=0), r"\$.tau0: must be a positive"),
         (put("nu0", value=-1), r"\$.nu0: must be a positive"),
@@ -210,6 +215,20 @@ def test_a_file_that_was_spoiled_names_place_and_remedy(tmp_path: Path, change: 
     assert message.startswith(str(path))
     assert "\n" not in message
     assert "--fluxperf-update" in message or "upgrade the plugin" in message
+
+
+def test_a_file_of_an_earlier_version_has_no_digest() -> None:
+    text = spoiled(encode(make.baseline()), lambda data: data.pop("sha256"))
+    assert encode(decode(text, "x.json")) == encode(make.baseline())
+
+
+def test_layout_is_no_edit() -> None:
+    assert decode(spoiled(encode(make.baseline()), lambda data: None), "x.json") == make.baseline()
+
+
+def test_whole_numbers_are_read_as_they_are_written() -> None:
+    baseline = make.baseline(tau0=1, nu0=4)
+    assert encode(decode(encode(baseline), "x.json")) == encode(baseline)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 50, 500, -2])

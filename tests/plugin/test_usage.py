@@ -199,9 +199,10 @@ def test_a_reports_folder_that_is_a_file_is_seen_before_measuring(project):
         (lambda text: text[: len(text) // 2], ".json"),
         (lambda text: text.replace('"format": 1', '"format": 99'), "99"),
         (lambda text: text.replace('"latency_s": 0', '"latency_s": -0', 1), "latency_s"),
+        (lambda text: text.replace('"latency_s": 0.', '"latency_s": 1.', 1), "it was edited; restore the file"),
         (lambda text: "", ".json"),
     ],
-    ids=["truncated", "future", "edited", "empty"],
+    ids=["truncated", "future", "impossible", "edited", "empty"],
 )
 def test_a_damaged_baseline_is_named(recorded, damage, complaint):
     path = sorted(recorded.baselines.rglob("test_recipe*.json"))[0]
