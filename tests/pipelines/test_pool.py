@@ -14,7 +14,7 @@ import pytest
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.measure.observe import Observation, first_step
 from pytest_fluxperf.pipelines import compiling
-from pytest_fluxperf.pipelines.pool import Pool
+from pytest_fluxperf.pipelines.pool import Pool, survey
 from pytest_fluxperf.recipe import parse
 
 CACHES = [
@@ -32,7 +32,7 @@ CACHES = [
 ]
 INSIDE_BLOCKS = ["taylorseer", "pab", "fastercache"]
 OPTIMIZATIONS = [*CACHES, "int8wo", "int8", "fp8wo", "compile", "math", "flex", "channels_last"]
-UNSEEN = ["fa2", "fuseqkv", "vae_slicing"]
+UNSEEN = ["fa2", "fuseqkv", "vae_slicing", "vae_tiling"]
 """Optimizations that do not change a small fp32 picture on a CPU."""
 
 
@@ -43,6 +43,17 @@ def _pairs():
         for pair in itertools.product(first, second):
             if not ("compile" in pair and set(INSIDE_BLOCKS) & set(pair)):
                 yield "+".join(pair)
+    switches = ["channels_last", "vae_tiling", "vae_slicing"]
+    for pair in itertools.product(["fbcache:0.5", "teacache:0.4", "int8wo", "math", "compile", "fuseqkv"], switches):
+        yield "+".join(pair)
+    yield from map("+".join, itertools.combinations(switches, 2))
+
+
+def test_every_optimization_of_a_cpu_is_undone_in_these_tests():
+    elsewhere = {"fp32", "bf16", "fp16", "sdpa", "lora", "fastest", "fastest_lossless"}
+    """Dtypes are bases of their own; sdpa applies nothing; LoRA and whole recipes have tests of their own."""
+    able = {token.name for token, lacking in survey("cpu") if lacking is None}
+    assert able - elsewhere <= {recipe.partition(":")[0] for recipe in [*OPTIMIZATIONS, *UNSEEN]}
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
@@ -100,7 +111,7 @@ def test_recipe_acts_repeats_and_is_undone_bit_exactly(prepare, generate, untouc
     "recipe", [*_pairs(), "compile:whole", "compile:whole+int8wo", "taylorseer:lite+int8wo+compile"]
 )
 def test_pairs_act_repeat_and_are_undone_bit_exactly(prepare, generate, untouched, dynamo_only, recipe):
-    unseen = set(recipe.split("+")) <= {"compile", "compile:whole", "fuseqkv"}
+    unseen = set(recipe.split("+")) <= {"compile", "compile:whole", *UNSEEN}
     _acts_and_is_undone(recipe, prepare, generate, untouched, changes=not unseen)
 
 

@@ -68,7 +68,7 @@ def pytest_fluxperf_pipeline(pipe, recipe, config):
             cost(block.attn, "block")  # a block that a cache skips is called, but not what is in it
     pipe.costed.update(COST)
     if "slow decode" in fault and recipe != "fp32":
-        pipe.costed["vae.decoder"] *= 1.8
+        pipe.costed["vae.decoder"] += 0.019  # a tenth of the 190 ms that a generation with the cache takes
 """
 
 SUITE = """
