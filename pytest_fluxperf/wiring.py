@@ -100,9 +100,16 @@ def session_of(config: pytest.Config) -> Session:
 
 def make_bench(item: pytest.Item) -> Bench:
     """The item's bench with settings and recipe checked; raises :class:`FluxPerfError`."""
+    import unittest
+
     from pytest_fluxperf.bench import Bench
     from pytest_fluxperf.options import item_settings
 
+    if issubclass(getattr(item, "cls", None) or object, unittest.TestCase):
+        raise FluxPerfError(
+            f"{item.nodeid}: unittest calls the methods of a TestCase itself, so nothing would be measured; write a "
+            "function, or a method of a plain class"
+        )
     session = session_of(item.config)
     settings = item_settings(session.settings, list(item.iter_markers("fluxperf")), item.nodeid)
     params = item.callspec.params if hasattr(item, "callspec") else {}

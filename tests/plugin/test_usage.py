@@ -72,6 +72,22 @@ def test_a_bad_marker_or_recipe_names_the_test_and_the_remedy(project, marker, r
     assert "test_suite.py::test_it" in error
 
 
+def test_a_method_of_a_unittest_case_is_refused_not_passed_unmeasured(project):
+    project.pytester.makepyfile(
+        test_suite="""
+        import unittest
+
+        import pytest
+
+        class Case(unittest.TestCase):
+            @pytest.mark.fluxperf
+            def test_it(self):
+                pass
+        """
+    )
+    assert "test_suite.py::Case::test_it: unittest calls the methods of a TestCase itself" in usage(project.run())
+
+
 @pytest.mark.parametrize(
     ("option", "complaint"),
     [
