@@ -14,6 +14,13 @@ class Unavailable(FluxPerfError):
     """
 
 
+def origin(error: BaseException) -> BaseException:
+    """The error that ``error`` was raised from, and that one from: lazy imports wrap the one that counts."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
 def told(error: BaseException) -> str:
     """Another library's error on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -15,7 +15,7 @@ from pytest_fluxperf.baseline import environment
 from pytest_fluxperf.baseline.codec import decode
 from pytest_fluxperf.baseline.environment import Gpu, hardware_differences
 from pytest_fluxperf.baseline.published import FOLDER as PUBLISHED
-from pytest_fluxperf.errors import FluxPerfError, told
+from pytest_fluxperf.errors import FluxPerfError, origin, told
 from pytest_fluxperf.measure import telemetry
 from pytest_fluxperf.pipelines.quiet import quiet
 
@@ -117,7 +117,7 @@ def _packages() -> Iterator[Check]:
             importlib.import_module("diffusers").FluxPipeline  # noqa: B018
         yield Check("ok", "pipeline", "diffusers' FluxPipeline can be imported")
     except Exception as error:  # often another package's fault: a torchvision of another torch, an old torchao
-        yield Check("fail", "pipeline", f"diffusers' FluxPipeline cannot be imported: {told(error)}")
+        yield Check("fail", "pipeline", f"diffusers' FluxPipeline cannot be imported: {told(origin(error))}")
     for name, use in OPTIONAL.items():
         version = _version(name)
         if version is None:

@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.errors import FluxPerfError, origin, told
 from pytest_fluxperf.pipelines import access, randomflux
 from pytest_fluxperf.pipelines.integrity import check_model_folder
 from pytest_fluxperf.pipelines.models import ModelInfo
@@ -17,11 +17,11 @@ from pytest_fluxperf.pipelines.quiet import quiet
 def load(info: ModelInfo, dtype: str, device: str) -> Any:
     """A FluxPipeline in ``dtype`` (``fp32``, ``bf16``, ``fp16``) on ``device``, quiet and in evaluation mode.
 
-    Raises :class:`FluxPerfError` when the weights are absent, gated or damaged.
+    Raises :class:`FluxPerfError` when the weights are absent, gated or damaged, or the libraries cannot be imported.
     """
+    _import_libraries()
     import torch
 
-    _keep_libraries()
     torch_dtype = getattr(torch, TORCH_NAMES[dtype])
     with quiet():
         if info.random:
@@ -37,17 +37,25 @@ def load(info: ModelInfo, dtype: str, device: str) -> Any:
 
 
 @functools.cache
-def _keep_libraries() -> None:
-    """Tell the garbage collector, once, that the libraries stay: their objects are most of what a collection visits.
+def _import_libraries() -> None:
+    """Import what a pipeline is made of, and tell the garbage collector, once, that it stays.
 
-    A full collection before every measurement takes a quarter of a second otherwise.
+    A full collection before every measurement takes a quarter of a second otherwise: the libraries' objects are most of
+    what it visits.
     """
     import gc
 
-    with quiet():
-        from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel  # noqa: F401
-        from transformers import CLIPTextModel, T5EncoderModel  # noqa: F401
+    try:
+        import torch  # noqa: F401  # without it, diffusers and transformers import as empty shells
 
+        with quiet():
+            from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel  # noqa: F401
+            from transformers import CLIPTextModel, T5EncoderModel  # noqa: F401
+    except Exception as error:  # whatever a package raises that does not go with the others
+        raise FluxPerfError(
+            f"the libraries of a FLUX pipeline cannot be imported ({told(origin(error))}); see "
+            "`fluxperf doctor`, or install them with pip install 'pytest-fluxperf[flux]'"
+        ) from error
     gc.collect()
     gc.freeze()
 

@@ -5,13 +5,14 @@ FLIP: Andersson et al., "FLIP: A Difference Evaluator for Alternating Images", H
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.errors import FluxPerfError, told
 from pytest_fluxperf.quality.images import Pixels
 from pytest_fluxperf.quality.own import PictureMetric
 from pytest_fluxperf.results import PSNR_CAP_DB, Similarity
@@ -85,13 +86,19 @@ def _lpips(device: str) -> Any:
             "or leave lpips out of --fluxperf-metrics"
         )
     try:
+        importlib.import_module("torchvision")
+    except Exception as error:  # most often a build for another torch: "operator torchvision::nms does not exist"
+        raise FluxPerfError(
+            f"LPIPS was asked for but torchvision cannot be imported ({told(error)}): install the build that "
+            "belongs to the installed torch, or leave lpips out of --fluxperf-metrics"
+        ) from None
+    try:
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
         return LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True).eval().to(device)
     except Exception as error:  # the backbone's download fails in as many ways as there are networks
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FluxPerfError(
-            f"LPIPS was asked for but its AlexNet weights are not at hand ({reason}): download them once with "
+            f"LPIPS was asked for but its AlexNet weights are not at hand ({told(error)}): download them once with "
             "python -c 'import torchvision; torchvision.models.alexnet(weights=\"DEFAULT\")', "
             "or leave lpips out of --fluxperf-metrics"
         ) from None

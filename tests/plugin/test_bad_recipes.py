@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 SUITE = """
@@ -126,3 +128,37 @@ def test_what_cannot_exist_is_refused_before_anything_runs(project, recipe, comp
     (line,) = [line for line in result.stderr.lines if line.startswith("ERROR:")]
     assert f"test_recipe[{recipe}]" in line
     assert complaint in line
+
+
+@pytest.mark.parametrize(
+    ("setup", "complaint"),
+    [
+        ("sys.modules['diffusers'] = None", "No module named 'diffusers"),
+        ("sys.modules['torch'] = None", "import of torch halted"),
+        ("sys.path.insert(0, 'bad')", "RuntimeError: operator torchvision::nms does not exist"),
+    ],
+    ids=["no diffusers", "no torch", "a torchvision of another torch"],
+)
+def test_libraries_that_cannot_be_imported_are_one_line(pytester, setup, complaint):
+    """What an upgrade most often breaks."""
+    bad = pytester.mkdir("bad") / "torchvision"
+    bad.mkdir()
+    (bad / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    (pytester.path / "bad" / "torchvision-0.1.dist-info").mkdir()
+    (pytester.path / "bad" / "torchvision-0.1.dist-info" / "METADATA").write_text("Name: torchvision\nVersion: 0.1\n")
+    pytester.makepyfile(
+        test_suite="""
+        import pytest
+
+        @pytest.mark.fluxperf(steps=2, recipe="fp32")
+        def test_it(flux, flux_inputs):
+            return flux(**flux_inputs).images
+        """
+    )
+    program = f"import sys; {setup}; import pytest; sys.exit(pytest.main(['--gpu=cpu', '-p', 'no:cacheprovider']))"
+    done = pytester.run(sys.executable, "-c", program)
+    assert done.ret == 1
+    (line,) = [line for line in done.outlines if line.startswith("the libraries of a FLUX pipeline cannot be imported")]
+    assert complaint in line
+    assert "see `fluxperf doctor`, or install them with pip install 'pytest-fluxperf[flux]'" in line
+    assert "Error" not in "".join(done.outlines[: done.outlines.index(line)])  # no traceback before it

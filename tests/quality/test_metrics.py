@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-import importlib.util
+import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -67,10 +68,72 @@ def test_a_metric_that_is_not_finite_is_an_error():
         Metrics(("ssim",)).compare(scene() * np.nan, scene())
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="torchvision is installed")
-def test_lpips_without_its_package_is_an_error_not_a_silent_skip():
+def test_lpips_without_its_package_is_an_error_not_a_silent_skip(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(FluxPerfError, match=r"torchvision is not installed: pip install 'pytest-fluxperf\[lpips\]'"):
         Metrics(("lpips",))
+
+
+@pytest.fixture
+def torchvision(monkeypatch, tmp_path):
+    """``torchvision(code)`` makes it a module of that content."""
+
+    def install(code=""):
+        (tmp_path / "torchvision.py").write_text(code)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+
+    yield install
+    sys.modules.pop("torchvision", None)
+
+
+def test_a_torchvision_of_another_torch_is_told_from_missing_weights(torchvision):
+    torchvision("raise RuntimeError('operator torchvision::nms does not exist')")
+    complaint = (
+        r"torchvision cannot be imported \(RuntimeError: operator torchvision::nms .*: install the build that belongs"
+    )
+    with pytest.raises(FluxPerfError, match=complaint):
+        Metrics(("lpips",))
+
+
+class FakeLpips:
+    """As torchmetrics' class looks from here; ``problem`` is raised when it is made."""
+
+    problem: Exception | None = None
+
+    def __init__(self, net_type, normalize):
+        assert (net_type, normalize) == ("alex", True)  # pictures in [0, 1]
+        if self.problem is not None:
+            raise self.problem
+
+    def eval(self):
+        return self
+
+    def to(self, device):
+        return self
+
+    def __call__(self, a, b):
+        return (a - b).abs().mean()
+
+
+@pytest.fixture
+def fake_lpips(torchvision, monkeypatch):
+    torchvision()
+    module = ModuleType("torchmetrics.image.lpip")
+    module.LearnedPerceptualImagePatchSimilarity = FakeLpips
+    monkeypatch.setitem(sys.modules, "torchmetrics.image.lpip", module)
+    return monkeypatch
+
+
+def test_lpips_without_its_weights_says_how_to_get_them(fake_lpips):
+    fake_lpips.setattr(FakeLpips, "problem", OSError("<urlopen error\nno network>"))
+    with pytest.raises(FluxPerfError, match=r"weights are not at hand \(OSError: <urlopen error no .*alexnet\(weights"):
+        Metrics(("lpips",))
+
+
+def test_lpips_is_computed_where_its_weights_are(fake_lpips):
+    score, _ = Metrics(("ssim", "lpips")).compare(scene() * 0.9, scene())
+    assert score.lpips == pytest.approx(float(np.abs(scene() * 0.1).mean()), rel=1e-4)
 
 
 def test_references_are_made_once_and_shared(tmp_path):
