@@ -16,7 +16,7 @@ from pytest_fluxperf.measure.runner import BodyRaised
 from pytest_fluxperf.report import terminal
 from pytest_fluxperf.report.text import columns
 from pytest_fluxperf.results import Result, Skipped
-from pytest_fluxperf.wiring import BENCH, PAYLOAD, failure, is_worker, session_of
+from pytest_fluxperf.wiring import BENCH, PAYLOAD, REFUSED, failure, is_worker, session_of
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -106,11 +106,16 @@ def collect(config: pytest.Config, report: pytest.TestReport) -> None:
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None and isinstance(result, Result) and not reporter.isatty and reporter.verbosity >= 0:
             reporter.ensure_newline()
+            if reporter._tw.width_of_current_line:  # xdist's dots, of which pytest does not know
+                reporter.write_line("")
             reporter.write_line(f"fluxperf: {_line(result)}")
 
 
 def finish(session: pytest.Session) -> None:
     """At the end of the run: move baselines, write reports, fail if nothing was judged."""
+    if REFUSED in session.config.stash:
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
+        return
     ours = session_of(session.config)
     ours.close()
     if not ours.selected:
@@ -129,6 +134,10 @@ def finish(session: pytest.Session) -> None:
 def summarize(reporter: TerminalReporter) -> None:
     """The table, the baselines that moved, and where the report is."""
     config = reporter.config
+    if refused := config.stash.get(REFUSED, None):
+        reporter.section("fluxperf")
+        reporter.write_line(f"ERROR: {refused}", red=True)
+        return
     ours = session_of(config)
     if not ours.selected:
         return

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_fluxperf import fixtures, hookspec, options, wiring
 from pytest_fluxperf.errors import FluxPerfError
-from pytest_fluxperf.wiring import BENCH, SESSION, SETTINGS
+from pytest_fluxperf.wiring import BENCH, REFUSED, SESSION, SETTINGS
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -135,8 +135,11 @@ class _Reporting:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """xdist: take over what the worker knows of its environment."""
-        told = getattr(node, "workeroutput", {}).get("fluxperf")
+        """xdist: take over what the worker knows of its environment, or why it could not measure."""
+        output = getattr(node, "workeroutput", {})
+        if refused := output.get("fluxperf_refused"):
+            self._config.stash.setdefault(REFUSED, refused)
+        told = output.get("fluxperf")
         if told and SESSION in self._config.stash:
             wiring.session_of(self._config).adopt(told)
 
@@ -145,7 +148,8 @@ class _Working:
     """Hooks of an xdist worker."""
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Tell the controller what this process measured in."""
+        """Tell the controller what this process measured in, or why it could not."""
+        session.config.workeroutput["fluxperf_refused"] = session.config.stash.get(REFUSED, None)  # type: ignore[attr-defined]
         if SESSION in session.config.stash:
             ours = wiring.session_of(session.config)
             session.config.workeroutput["fluxperf"] = ours.told()  # type: ignore[attr-defined]

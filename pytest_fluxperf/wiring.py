@@ -25,7 +25,7 @@ PAYLOAD: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
 
 RUN: pytest.StashKey[str] = pytest.StashKey()
 REFUSED: pytest.StashKey[str] = pytest.StashKey()
-"""In an xdist worker: why nothing can be measured."""
+"""In an xdist worker, and in the controller that heard of it: why nothing can be measured."""
 
 
 def run_name(config: pytest.Config) -> str:

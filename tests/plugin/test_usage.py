@@ -295,7 +295,7 @@ def test_under_xdist_results_meet_and_the_device_is_taken_in_turns(recorded, mon
     (recorded.pytester.path / "fault.txt").write_text("")
     result = recorded.pytester.runpytest_subprocess(*recorded._arguments, "-n2")
     result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(["*gated 2 of 2*"])
+    result.stdout.fnmatch_lines(["fluxperf: passed, p50 *", "fluxperf: passed, p50 *", "*gated 2 of 2*"])
     document = recorded.results()
     assert {r["worker"] for r in document["results"]} == {"gw0", "gw1"}
     assert "torch" in document["environment"]["packages"]
@@ -334,14 +334,30 @@ def test_under_xdist_no_two_workers_are_timed_at_once(project, monkeypatch):
     assert overlapping == []
 
 
-def test_under_xdist_bad_input_fails_with_one_line(project, monkeypatch):
+@pytest.mark.parametrize(
+    ("mistake", "complaint"),
+    [
+        ("stepz", "the fluxperf marker has no argument 'stepz' (did you mean 'steps'?)"),
+        ("--gpu=h100", "--gpu h100: "),
+        ("--fluxperf-model=flux-dve", "no such folder and no known name (did you mean 'flux-dev'?)"),
+        ("--fluxperf-reports=taken", "the reports folder"),
+    ],
+    ids=["marker", "gpu", "model", "reports"],
+)
+def test_under_xdist_bad_input_fails_with_one_line(project, monkeypatch, mistake, complaint):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (project.pytester.path / "taken").write_text("")
     suite = project.pytester.path / "test_suite.py"
-    suite.write_text(suite.read_text().replace("steps=STEPS", "stepz=STEPS"))
-    result = project.pytester.runpytest_subprocess(*project._arguments, "-n2")
+    if mistake == "stepz":
+        suite.write_text(suite.read_text().replace("steps=STEPS", "stepz=STEPS"))
+    options = [mistake] if mistake.startswith("--") else []
+    result = project.pytester.runpytest_subprocess(*project._arguments, "-n2", *options)
     result.assert_outcomes(errors=2)
-    result.stdout.fnmatch_lines(["*the fluxperf marker has no argument 'stepz' (did you mean 'steps'?)*"])
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = [line for line in result.stdout.lines if line.startswith("ERROR: ")]
+    assert complaint in line
     assert "INTERNALERROR" not in result.stdout.str()
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
 
 
 def test_junit_sees_the_failure_and_the_figures(recorded):
