@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
 CHANGES: pytest.StashKey[tuple[str, ...]] = pytest.StashKey()
+"""What became of the baselines, and what could not be written."""
 REPORTS: pytest.StashKey[reporting.ReportPaths] = pytest.StashKey()
 
 
@@ -123,10 +124,18 @@ def finish(session: pytest.Session) -> None:
     update = ours.settings.update
     document = ours.document()
     if update:
-        changes = tuple(change.line for change in ours.move_baselines(document.results))
+        try:
+            changes = tuple(change.line for change in ours.move_baselines(document.results))
+        except FluxPerfError as error:  # the report of what was measured is not lost with them
+            changes = (f"no baseline was moved: {error}",)
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
         session.config.stash[CHANGES] = changes
         document = msgspec.structs.replace(document, changes=changes)
-    session.config.stash[REPORTS] = reporting.write_reports(document, ours.folder)
+    try:
+        session.config.stash[REPORTS] = reporting.write_reports(document, ours.folder)
+    except FluxPerfError as error:  # the terminal still tells the verdicts
+        session.config.stash[CHANGES] = (*session.config.stash.get(CHANGES, ()), str(error))
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
     if not ours.gated and not update and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

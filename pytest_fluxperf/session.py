@@ -276,13 +276,15 @@ class Session:
         """Find what would go wrong before anything is measured; ``needs_model`` if a test asks for a pipeline.
 
         Raises :class:`FluxPerfError` for a device that is not there, a model or prompts that cannot be read, a
-        metric that cannot be computed, a damaged baseline, or a reports folder that cannot be written.
+        metric that cannot be computed, a damaged baseline, or a folder that cannot be written.
         """
         self.configurations = len(benches)
         own.check(self.own_metrics)
         self.gpu, self.info, self.folder  # noqa: B018
         if needs_model:
             access.require(self.info)
+        if self.settings.update:
+            self.store.require_writable()
         if "lpips" in self.settings.metrics:
             self.metrics  # noqa: B018
         for bench in benches:

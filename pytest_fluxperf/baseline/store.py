@@ -106,6 +106,11 @@ class BaselineStore:
             self._prune(dropped)
         return changes
 
+    def require_writable(self) -> None:
+        """Make the folder; FluxPerfError where that, or taking its lock, is not possible."""
+        with self._locked():
+            pass
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
         try:
@@ -118,7 +123,8 @@ class BaselineStore:
             ) from None
         except OSError as error:
             raise FluxPerfError(
-                f"{error.filename or self.folder}: baselines cannot be written: {error.strerror}"
+                f"{error.filename or self.folder}: baselines cannot be written: {error.strerror}; "
+                "choose another folder by --fluxperf-baselines"
             ) from None
 
     def _store_pictures(self, result: Result, baseline: Baseline, folder: Path) -> None:

@@ -13,6 +13,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from pytest_fluxperf.errors import FluxPerfError
+
 OWN_CODE = """
 import numpy as np
 import pytest
@@ -207,6 +209,40 @@ def test_a_reports_folder_that_is_a_file_is_seen_before_measuring(project):
     result = project.run(f"--fluxperf-reports={project.pytester.path}/taken")
     assert "reports folder" in usage(result)
     assert "passed" not in result.stdout.str()
+
+
+def test_a_baselines_folder_that_cannot_be_written_is_seen_before_measuring(project):
+    error = usage(project.run("--fluxperf-update", "--fluxperf-baselines=/proc/nowhere"))
+    assert "baselines cannot be written" in error
+    assert "--fluxperf-baselines" in error
+
+
+def test_verdicts_are_told_where_the_report_cannot_be_written_at_the_end(recorded, monkeypatch):
+    import errno
+
+    from pytest_fluxperf import report
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(report, "write_text", full)
+    result = recorded.run("-k", "fbcache")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*gated 1 of 1*", "cannot write the report in *: No space left on device"])
+    assert "INTERNALERROR" not in result.stdout.str()
+
+
+def test_a_report_survives_baselines_that_cannot_be_moved_at_the_end(project, monkeypatch):
+    from pytest_fluxperf.baseline.store import BaselineStore
+
+    def full(*_, **__):
+        raise FluxPerfError("baselines/cpu: baselines cannot be written: No space left on device")
+
+    monkeypatch.setattr(BaselineStore, "update", full)
+    result = project.run("--fluxperf-update", "-k", "not fbcache")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["no baseline was moved: *No space left on device", "report: *report.html"])
+    assert len(project.results()["results"]) == 1
 
 
 @pytest.mark.parametrize(
