@@ -437,9 +437,14 @@ def test_hostile_prompts_are_escaped_everywhere(project):
         "    return flux(**flux_inputs).images\n"
     )
     assert project.run("--fluxperf-update").ret == 0
-    assert project.run().ret == 0
-    html = (project.runs[-1] / "report.html").read_text()
-    assert "<script>alert(1)" not in html
-    assert "\x00" not in html
+    result = project.run("--junitxml=out.xml", "-rA")
+    assert result.ret == 0
+    junit = (project.pytester.path / "out.xml").read_text()
+    assert len(list(ElementTree.fromstring(junit).iter("testcase"))) == 1
+    html, summary = ((project.runs[-1] / name).read_text() for name in ("report.html", "summary.md"))
+    for text in (html, summary, junit, result.stdout.str(), (project.runs[-1] / "results.json").read_text()):
+        assert not set(text) & {"\x00", "\x07", "\x1b"}
+    for text in (html, summary, junit):
+        assert "<script>alert(1)" not in text
     document = json.loads((project.runs[-1] / "results.json").read_text())
     assert [p["text"] for p in document["results"][0]["workload"]["prompts"]][:4] == prompts
