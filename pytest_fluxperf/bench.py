@@ -55,6 +55,10 @@ _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 Progress = Callable[[str, int, int, float | None], None]
 
 
+def _untold(stage: str, done: int, total: int, p50_s: float | None) -> None:
+    """Progress that nobody sees."""
+
+
 class _Subject:
     """A prepared pipeline as the runner sees it."""
 
@@ -120,16 +124,18 @@ class Bench:
             return BASELINE
         return self.session.recipe(asked, self.settings.steps)
 
-    def prepare(self, recipe: str | None = None) -> Any:
+    def prepare(self, recipe: str | None = None, progress: Progress = _untold) -> Any:
         """Load and optimize the pipeline of this test; returns it. Raises :class:`Unavailable`."""
         if self.prepared is not None:
             raise FluxPerfError(f"{self.test} asks for two pipelines; a test measures one (parametrize it instead)")
         asked = recipe if recipe is not None else self.settings.recipe
         self.recipe = self.session.recipe(asked, self.settings.steps)
         self.session.require(self.recipe)
+        progress("waiting for the device", 0, 0, None)
         with self.session.device_lock():
+            progress("being prepared", 0, 0, None)
             with self._on_reference():
-                self._reference_pictures()  # first, since it uses the same loaded base
+                self._reference_pictures(progress)  # first, since it uses the same loaded base
             start = time.perf_counter()
             self.prepared = self.session.acquire(self.recipe, self.workload)
             self.prepare_s = time.perf_counter() - start
@@ -497,12 +503,12 @@ class Bench:
 
     # -- the reference recipe ------------------------------------------------------------------------------
 
-    def _reference_pictures(self) -> tuple[Picture, ...]:
+    def _reference_pictures(self, progress: Progress = _untold) -> tuple[Picture, ...]:
         if self.reference in (NONE, BASELINE) or self._noise:
             return ()
-        return self.session.references.get(self.workload, self.reference, self._make_references)
+        return self.session.references.get(self.workload, self.reference, lambda: self._make_references(progress))
 
-    def _make_references(self) -> list[Picture]:
+    def _make_references(self, progress: Progress) -> list[Picture]:
         """Generate the reference recipe's pictures; raises :class:`FluxPerfError` when one is unusable."""
         session = self.session
         prepared = session.acquire(self.reference, self.workload, self._reference_replica)
@@ -516,6 +522,7 @@ class Bench:
                 if problem := images.problem_of(pixels, self.workload.height, self.workload.width):
                     raise FluxPerfError(f"the picture of the reference recipe {self.reference} {problem}")
                 made.append(images.save(pixels, session.folder / "images", session.folder))
+                progress(f"reference {self.reference}", len(made), len(self.workload.prompts), None)
         except RuntimeError as error:
             if (reason := shortage(error)) is None:
                 raise

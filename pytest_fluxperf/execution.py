@@ -12,11 +12,11 @@ import pytest
 from pytest_fluxperf import bench as benches
 from pytest_fluxperf import report as reporting
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.live import Live
 from pytest_fluxperf.measure.runner import BodyRaised
 from pytest_fluxperf.report import terminal
-from pytest_fluxperf.report.text import columns
 from pytest_fluxperf.results import Result, Skipped
-from pytest_fluxperf.wiring import BENCH, PAYLOAD, REFUSED, failure, is_worker, session_of
+from pytest_fluxperf.wiring import BENCH, PAYLOAD, REFUSED, failure, session_of
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -40,7 +40,7 @@ def run(item: pytest.Function) -> None:
     session = bench.session
     names = item._fixtureinfo.argnames
     arguments = {name: item.funcargs[name] for name in names}
-    live = _Live(item)
+    live = Live(item)
     try:
         result = bench.run(lambda: item.obj(**arguments), live.show)
     except BodyRaised as error:
@@ -167,39 +167,3 @@ def _line(result: Result) -> str:
     times = [generation.latency_s for generation in result.measurement.generations]
     p50 = f", p50 {statistics.median(times):.3f} s over {len(times)}" if times else ""
     return f"{result.judgement.verdict}{p50}, {result.duration_s:.0f} s in all"
-
-
-class _Live:
-    """Progress on a terminal: one line, rewritten; nothing elsewhere."""
-
-    def __init__(self, item: pytest.Item) -> None:
-        self._item = item
-        reporter = item.config.pluginmanager.get_plugin("terminalreporter")
-        quiet = is_worker(item.config) or reporter is None or not reporter.isatty or reporter.verbosity < 0
-        self._reporter: Any = None if quiet else reporter
-        self._capture: Any = item.config.pluginmanager.get_plugin("capturemanager")
-        self._width = 0
-        """Columns that the line fills."""
-
-    def show(self, stage: str, done: int, total: int, p50_s: float | None) -> None:
-        """Show where the measurement stands."""
-        if self._reporter is not None:
-            bench = self._item.stash[BENCH]
-            name = self._item.name if stage == "generation" else f"{self._item.name} {stage}"
-            width = self._reporter._tw.fullwidth - 1
-            self._write(terminal.progress_line(name, bench.recipe, done, max(done, total), p50_s, width))
-
-    def clear(self) -> None:
-        """Put back what pytest had written on the line."""
-        if self._width:
-            self._write("")
-            self._width = 0
-
-    def _write(self, text: str) -> None:
-        writer = self._reporter._tw
-        below = writer._current_line  # pytest's; it goes on behind it, so it must not learn of ours
-        self._width = max(self._width, columns(below), columns(text))
-        blank = " " * (self._width - columns(text))
-        with self._capture.global_and_fixture_disabled():
-            writer._file.write(f"\r{text}{blank}" if text else f"\r{blank}\r{below}")
-            writer.flush()

@@ -49,9 +49,15 @@ def asks_for_pipeline(item: pytest.Item) -> bool:
 
 
 def _pipeline(request: pytest.FixtureRequest, recipe: str | None) -> Iterator[Any]:
+    from pytest_fluxperf.live import Live
+
     bench = bench_of(request)
+    live = Live(request.node)
     with preparing(request.config):
-        pipe = bench.prepare(recipe)
+        try:
+            pipe = bench.prepare(recipe, live.show)
+        finally:
+            live.clear()
     try:
         yield pipe
     finally:

@@ -103,8 +103,8 @@ def terminal_summary(
 def progress_line(
     test: str, recipe: str | None, index: int, total: int, p50_s: float | None = None, width: int = 80
 ) -> str:
-    """One line while a test runs: recipe, generation ``index`` of ``total`` (from 1), running median."""
-    tail = f" {index}/{total}" + (f"  p50 {seconds(p50_s)} s" if p50_s is not None else "")
+    """One line while a test runs: recipe, generation ``index`` of ``total`` (from 1; 0: none), running median."""
+    tail = (f" {index}/{total}" if total else "") + (f"  p50 {seconds(p50_s)} s" if p50_s is not None else "")
     name = visible(test.rpartition("::")[2])
     if recipe and recipe not in name:
         name = f"{name} {visible(recipe)}"

@@ -50,7 +50,9 @@ def test_a_terminal_shows_where_the_test_stands(recorded, verbosity, left):
     written = on_a_terminal(recorded, "-k", "fbcache", *verbosity)
     (line,) = [line for line in written.split("\n") if "warm-up" in line]
     told = [text.rstrip() for text in line.split("\r")]
-    assert "test_recipe[fp32+fbcache:0.5] warm-up 1/2" in told
+    stages = ["waiting for the device", "being prepared", "reference fp32 6/6", "warm-up 1/2"]
+    found = [text for text in told if text.removeprefix("test_recipe[fp32+fbcache:0.5] ") in stages]
+    assert found == [f"test_recipe[fp32+fbcache:0.5] {stage}" for stage in stages]
     assert any(text.startswith("test_recipe[fp32+fbcache:0.5] 6/6  p50 0.") for text in told)
     assert shown(line).startswith(left)
     assert shown(line).endswith("[100%]")
