@@ -117,6 +117,11 @@ def make_bench(item: pytest.Item) -> Bench:
     if recipe is not None:
         if not isinstance(recipe, str):
             raise FluxPerfError(f"{item.nodeid}: a recipe is a string such as 'bf16+fbcache:0.3', not {recipe!r}")
+        if "flux" in params and not _indirect(item):
+            raise FluxPerfError(
+                f"{item.nodeid}: flux is parametrized directly: the test would get the text {recipe!r}, no pipeline; "
+                "add indirect=True"
+            )
         session.gpu  # noqa: B018 (a device that is not there is no fault of the test)
         try:
             recipe = session.recipe(recipe, settings.steps)
@@ -125,6 +130,12 @@ def make_bench(item: pytest.Item) -> Bench:
     bench = Bench(session, item.nodeid, settings, recipe)
     item.stash[BENCH] = bench
     return bench
+
+
+def _indirect(item: pytest.Item) -> bool:
+    """Whether the parameter ``flux`` goes to a fixture, of ours or of the project, and not straight to the test."""
+    fixture = item._fixtureinfo.name2fixturedefs["flux"][-1]  # type: ignore[attr-defined]
+    return not getattr(fixture.func, "__module__", "").startswith("_pytest.")
 
 
 def bench_of(request: pytest.FixtureRequest) -> Bench:

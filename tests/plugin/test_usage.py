@@ -74,6 +74,31 @@ def test_a_bad_marker_or_recipe_names_the_test_and_the_remedy(project, marker, r
     assert "test_suite.py::test_it" in error
 
 
+def test_a_recipe_that_is_not_handed_to_the_fixture_is_told_with_the_remedy(project):
+    suite = project.pytester.path / "test_suite.py"
+    suite.write_text(suite.read_text().replace(", indirect=True", ""))
+    error = usage(project.run())
+    assert "test_suite.py::test_recipe[fp32]: flux is parametrized directly" in error
+    assert error.endswith("add indirect=True")
+
+
+def test_a_projects_own_fixture_may_take_the_recipe(project):
+    suite = project.pytester.path / "test_suite.py"
+    own = """
+@pytest.fixture
+def flux(flux, request):
+    assert request.param == "fp32"
+    return flux
+
+"""
+    suite.write_text(
+        suite.read_text()
+        .replace("def add_one", own + "def add_one")
+        .replace('["fp32", "fp32+fbcache:0.5"]', '["fp32"]')
+    )
+    project.run("--fluxperf-update").assert_outcomes(passed=1)
+
+
 def test_a_method_of_a_unittest_case_is_refused_not_passed_unmeasured(project):
     project.pytester.makepyfile(
         test_suite="""
