@@ -140,6 +140,8 @@ def test_recipe(flux, flux_inputs, fault, request):
 class Project:
     """Runs the suite as a user would, in this process."""
 
+    conftest = CONFTEST
+
     def __init__(self, pytester: pytest.Pytester, model: Path) -> None:
         self.pytester = pytester
         self._arguments = ("--gpu=cpu", f"--fluxperf-model={model}", "--fluxperf-latency=absolute")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import CONFTEST
 
 METRIC = """
 def pytest_fluxperf_metrics(config):
@@ -19,7 +18,7 @@ def pytest_fluxperf_metrics(config):
 
 
 def with_metric(project, arguments):
-    project.pytester.makeconftest(CONFTEST + METRIC.format(arguments=arguments))
+    project.pytester.makeconftest(project.conftest + METRIC.format(arguments=arguments))
     return project
 
 
@@ -52,7 +51,7 @@ def test_an_own_metric_without_a_baseline_warns(recorded):
 def test_a_metric_that_left_is_missed(project):
     with_metric(project, "tolerance=0.02")
     assert project.run("--fluxperf-update").ret == 0
-    project.pytester.makeconftest(CONFTEST)
+    project.pytester.makeconftest(project.conftest)
     project.run()
     (finding,) = [f for f in project.judgement("fbcache")["findings"] if f["metric"] == "roughness"]
     assert finding["verdict"] == "inconclusive"
@@ -71,7 +70,9 @@ def test_a_metric_that_cannot_be_gated_is_refused(project, arguments, complaint)
 
 @pytest.mark.parametrize("name", ["ssim", "two words"])
 def test_a_metrics_name_must_be_free(project, name):
-    project.pytester.makeconftest(CONFTEST + METRIC.format(arguments="tolerance=1").replace('roughness"', f'{name}"'))
+    project.pytester.makeconftest(
+        project.conftest + METRIC.format(arguments="tolerance=1").replace('roughness"', f'{name}"')
+    )
     result = project.run()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "is taken or is no identifier" in result.stderr.str()
@@ -79,7 +80,7 @@ def test_a_metrics_name_must_be_free(project, name):
 
 def test_a_metric_that_fails_breaks_the_test_by_name(recorded):
     metric = METRIC.format(arguments="tolerance=1").replace("return float(", "return float('nan') * float(")
-    recorded.pytester.makeconftest(CONFTEST + metric)
+    recorded.pytester.makeconftest(recorded.conftest + metric)
     result = recorded.run()
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*broken: metric 'roughness' of the pictures is nan, not a finite number*"])
@@ -87,7 +88,7 @@ def test_a_metric_that_fails_breaks_the_test_by_name(recorded):
 
 def test_a_models_own_name_is_what_baselines_know(project, model):
     hook = f"\ndef pytest_fluxperf_models(config):\n    return {{'our-flux': {str(model)!r}}}\n"
-    project.pytester.makeconftest(CONFTEST + hook)
+    project.pytester.makeconftest(project.conftest + hook)
     project._arguments = ("--gpu=cpu", "--fluxperf-model=our-flux", "--fluxperf-latency=absolute")
     assert project.run("--fluxperf-update", "-k", "not fbcache").ret == 0
     assert project.results()["results"][0]["workload"]["model"] == "our-flux"
