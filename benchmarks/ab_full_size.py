@@ -1,6 +1,6 @@
 """An A/A and an A/B with an injected slow-down, at full size: verdicts, effects, and the generations each took.
 
-    python benchmarks/ab_full_size.py     # FLUX.1-dev's architecture, about four minutes on a GPU
+    python benchmarks/ab_full_size.py     # FLUX.1-dev's architecture, some seven minutes on a GPU
     python benchmarks/ab_full_size.py --model tiny --gpu cpu --size 64 --steps 4 --share 0.5 --tolerance 0.17
 
 Three virtual environments are made that share this one's packages: two alike, and one with a package that adds
@@ -120,15 +120,31 @@ def compare(title: str, old: Path, new: Path, work: Path, options: argparse.Name
         print(f"{title}: exit status {ran.returncode}: {ran.stderr.strip() or ran.stdout[-2000:]}", flush=True)
         return {"exit": ran.returncode, "error": ran.stderr.strip()[-2000:]}
     result = json.loads(found[-1].read_text())["results"][0]
-    judgement, compared = result["judgement"], result.get("comparison")
-    print(f"{title}: {judgement['verdict']} (exit status {ran.returncode}, {time.monotonic() - start:.0f} s in all)")
-    print(f"  {judgement['message']}")
+    compared = {
+        "exit": ran.returncode,
+        "seconds": time.monotonic() - start,
+        "judgement": result["judgement"],
+        "comparison": result.get("comparison"),
+    }
+    print(show(title, compared), flush=True)
+    return compared
+
+
+def show(title: str, result: dict[str, Any]) -> str:
+    """One comparison in words."""
+    judgement, compared = result["judgement"], result["comparison"]
+    lines = [
+        f"{title}: {judgement['verdict']} (exit status {result['exit']}, {result['seconds']:.0f} s in all)",
+        f"  {judgement['message']}",
+    ]
     if compared:
         blocks = len(compared["blocks"])
-        print(f"  change {compared['change']:+.2%} between {compared['low']:+.2%} and {compared['high']:+.2%}")
-        print(f"  {compared['generations']} measured generations in {blocks} blocks, {compared['warmups']} warm-ups")
-    sys.stdout.flush()
-    return {"exit": ran.returncode, "seconds": time.monotonic() - start, "judgement": judgement, "comparison": compared}
+        lines += [
+            f"  change {compared['change']:+.2%} between {compared['low']:+.2%} and {compared['high']:+.2%}",
+            f"  {compared['generations']} measured generations in {blocks} block{'s' if blocks > 1 else ''}, "
+            f"{compared['warmups']} warm-ups",
+        ]
+    return "\n".join(lines)
 
 
 def main() -> int:

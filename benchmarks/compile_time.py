@@ -74,12 +74,19 @@ def main() -> None:
         for state in ("cold", "warm"):
             result[state] = in_process("compile_time.py", arguments, {"TORCHINDUCTOR_CACHE_DIR": cache})
             report(chosen, result)
-    for cold, warm in zip(result["cold"]["rows"], result["warm"]["rows"], strict=True):
-        print(
+    print(show(result))
+
+
+def show(result: dict[str, Any]) -> str:
+    first = result["cold"]
+    lines = [f"{first['model']} on {first['device']}, torch {first['torch']}; seconds to compile"]
+    for cold, warm in zip(first["rows"], result["warm"]["rows"], strict=True):
+        lines.append(
             f"{cold['recipe']:<36} cold {cold['compile_s']:6.1f} s, warm {warm['compile_s']:6.1f} s "
             f"({cold['graphs']} graphs, {cold['graph_breaks']} breaks; cache hits {warm['cache_hits']} of "
             f"{warm['cache_hits'] + warm['cache_misses']} when warm)"
         )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ PARTS = {
     "kernels": program("kernel_breakdown", 100, tail=70),
     "ab": program(
         "ab_full_size",
-        240,
+        420,
         takes=("model", "gpu", "size", "steps", "output"),
         small=("--prompts=2", "--tolerance=0.9", "--share=0.5"),
         tail=8,

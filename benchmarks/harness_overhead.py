@@ -90,6 +90,14 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def show(result: dict[str, Any]) -> str:
+    return (
+        f"{result['model']} {result['recipe']}: {result['device']}, {result['size']} pixels, {result['steps']} steps\n"
+        f"by hand {result['by_hand_p50_s']:.4f} s, ours {result['ours_p50_s']:.4f} s, ratio {result['ratio']:.5f} ± "
+        f"{result['ratio_standard_error']:.5f} (n={len(result['pairs'])} pairs)"
+    )
+
+
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--pairs", type=int, default=40)
@@ -97,11 +105,7 @@ def main() -> None:
     chosen = parser.parse_args()
     result = measure(chosen)
     report(chosen, result)
-    print(f"{result['model']} {result['recipe']}: {result['device']}, {result['size']} pixels, {result['steps']} steps")
-    print(
-        f"by hand {result['by_hand_p50_s']:.4f} s, ours {result['ours_p50_s']:.4f} s, ratio {result['ratio']:.5f} ± "
-        f"{result['ratio_standard_error']:.5f} (n={chosen.pairs} pairs)"
-    )
+    print(show(result))
 
 
 if __name__ == "__main__":

@@ -198,6 +198,17 @@ def breakdown(bench: Bench, recipe: str, repeats: int, rates: dict[str, float | 
     }
 
 
+def show(document: dict[str, Any], longest: int = 15) -> str:
+    """The whole document as Markdown."""
+    rates = [
+        f"- {dtype} matrix product: {'not on this device' if found is None else f'{found:.1f} TFLOP/s'}"
+        for dtype, found in sorted(document["rates_tflops"].items())
+    ]
+    what = f"{document['model']}, {document['size']}×{document['size']}, {document['steps']} steps"
+    head = f"{what} on {document['device']}, torch {document['torch']}\n"
+    return "\n".join([head, *rates, "", *(markdown(result, longest) for result in document["results"])])
+
+
 def markdown(result: dict[str, Any], longest: int) -> str:
     def ms(value: float | None) -> str:
         return "unknown" if value is None else f"{value:.1f}"
@@ -249,15 +260,13 @@ def main() -> None:
         "steps": bench.steps,
         "rates_tflops": {dtype: None if r is None else r / 1e12 for dtype, r in rates.items()},
     }
-    print(f"## {info.name}, {bench.size}×{bench.size}, {bench.steps} steps on {name}, torch {torch.__version__}\n")
-    for dtype, found in sorted(rates.items()):
-        print(f"- {dtype} matrix product: {'not on this device' if found is None else f'{found / 1e12:.1f} TFLOP/s'}")
-    results = []
+    results: list[dict[str, Any]] = []
     for recipe in recipes:
+        print(f"{recipe} ...", flush=True)
         results.append(breakdown(bench, recipe, options.repeats, rates))
-        print("\n" + markdown(results[-1], options.longest), flush=True)
         if options.output:
             options.output.write_text(json.dumps({**head, "results": results}, indent=1) + "\n")
+    print("\n" + show({**head, "results": results}, options.longest), flush=True)
     bench.pool.close()
 
 

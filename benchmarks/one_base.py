@@ -82,17 +82,25 @@ def main() -> None:
         "switches_s": switches(shared),
     }
     report(chosen, result)
-    print(f"{shared['model']} on {shared['device']}, {shared['steps']} steps; seconds to prepare + first picture")
+    print(show(result))
+
+
+def show(result: dict[str, Any]) -> str:
+    shared, anew = result["shared"], result["anew"]
+    lines = [f"{shared['model']} on {shared['device']}, {shared['steps']} steps; seconds to prepare + first picture"]
     for one, new in zip(shared["rows"], anew["rows"], strict=True):
-        print(
+        lines.append(
             f"  {one['recipe']:<36} one base {one['prepare_s']:7.3f} + {one['first_picture_s']:7.3f}   "
             f"anew {new['prepare_s']:7.3f} + {new['first_picture_s']:7.3f}"
         )
-    print(f"all: one base {shared['total_s']:.1f} s, anew {anew['total_s']:.1f} s: {result['ratio']:.2f} times")
-    print(f"preparing alone: {preparing(shared):.2f} s, {preparing(anew):.2f} s: {result['preparing_ratio']:.1f} times")
+    lines.append(
+        f"all: one base {shared['total_s']:.1f} s, anew {anew['total_s']:.1f} s: {result['ratio']:.2f} times\n"
+        f"preparing alone: {preparing(shared):.2f} s, {preparing(anew):.2f} s: {result['preparing_ratio']:.1f} times"
+    )
     for kind, seconds in result["switches_s"].items():
         if seconds:
-            print(f"switching, {kind}: median {statistics.median(seconds):.3f} s, most {max(seconds):.3f} s")
+            lines.append(f"switching, {kind}: median {statistics.median(seconds):.3f} s, most {max(seconds):.3f} s")
+    return "\n".join(lines)
 
 
 def preparing(way: dict[str, Any]) -> float:

@@ -110,15 +110,21 @@ def main() -> None:
                 f"process {number + 1}: " + ", ".join(f"{v:.4f}" for v in map(statistics.median, sessions[-1].values()))
             )
             report(chosen, {**facts, "latencies": sessions, "rows": analyse(sessions)})
-    rows = analyse(sessions)
-    report(chosen, {**facts, "latencies": sessions, "rows": rows})
-    for row in rows:
+    result = {**facts, "latencies": sessions, "rows": analyse(sessions)}
+    report(chosen, result)
+    print(show(result))
+
+
+def show(result: dict[str, Any]) -> str:
+    lines = []
+    for row in result["rows"]:
         within = "-" if row["within_cv"] is None else f"{row['within_cv']:.2%}"
         between = "-" if row["between_sd"] is None else f"{row['between_sd']:.2%}"
-        print(
-            f"{row['recipe']:<44} p50 {row['p50_s']:.4f} s, within {within}, between {between} "
+        lines.append(
+            f"{row['recipe']:<48} p50 {row['p50_s']:7.4f} s, within {within}, between {between} "
             f"(range {row['between_range']:.2%}; {row['processes']} processes, n={row['n']} each)"
         )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

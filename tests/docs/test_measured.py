@@ -19,6 +19,16 @@ def test_a_section_is_what_its_command_prints(section, capsys, monkeypatch):
     assert read_section(ROOT / "docs" / "recipes.md", section) == capsys.readouterr().out
 
 
+def test_the_measured_page_is_what_the_programs_print(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import measured
+
+    found = dict(measured.sections())
+    assert {"harness", "compile", "one base", "kernels", "repeatability", "sessions", "ab"} <= set(found)
+    for name, text in found.items():
+        assert read_section(measured.PAGE, name) == text
+
+
 def test_the_readme_of_the_baselines_shows_both_commands():
     text = (ROOT / "baselines" / "README.md").read_text(encoding="utf-8")
     for section in ("table", "cost"):
