@@ -15,18 +15,26 @@ PUBLISHED = [
     pytest.param("bf16+fa2+fbcache:0.3+fp8wo", marks=GPU),
     pytest.param("bf16+fa2+fbcache:0.3+int8wo", marks=GPU),
 ]
-COMPILED = ["bf16+cudnn+fp8+compile", "bf16+cudnn+int8+compile", "bf16+cudnn+fp8+compile+teacache:0.6"]
-FASTEST = ["fastest_lossless", "fastest"]
-SCHEDULES = [  # two hit rates of each dense recipe, by which the cost model is checked (fluxperf cost)
-    f"{dense}+fbcache:0.3,computed={computed}" for dense in ("bf16", "bf16+cudnn+fp8+compile") for computed in (4, 14)
-]
+FP8 = "bf16+cudnn+fp8+compile"
+DEVICE_BOUND = [FP8, "bf16+cudnn+int8+compile", "fastest_lossless"]
+HOST_BOUND = [f"{FP8}+teacache:0.6", "fastest"]
+# Two hit rates of each dense recipe, by which the cost model is checked (fluxperf cost).
+DEVICE_BOUND += [f"bf16+fbcache:0.3,computed={computed}" for computed in (4, 14)]
+HOST_BOUND += [f"{FP8}+fbcache:0.3,computed={computed}" for computed in (4, 14)]
+# Kernels so short that they wait for the host, which is noisier than a device (docs/gate.md, section 7).
+NOISY = pytest.mark.fluxperf(max_slowdown=0.06)
 SMALL = ["bf16", "bf16+compile", "bf16+fora", "bf16+compile+fora"]
 
 
 @pytest.mark.fluxperf
 @pytest.mark.parametrize(
     "flux",
-    [*COMBINATIONS, *PUBLISHED, *(pytest.param(recipe, marks=GPU) for recipe in COMPILED + FASTEST + SCHEDULES)],
+    [
+        *COMBINATIONS,
+        *PUBLISHED,
+        *(pytest.param(recipe, marks=GPU) for recipe in DEVICE_BOUND),
+        *(pytest.param(recipe, marks=(GPU, NOISY)) for recipe in HOST_BOUND),
+    ],
     indirect=True,
 )
 def test_combination(flux, flux_inputs):

@@ -11,8 +11,10 @@ WEIGHTS = [
     pytest.param("bf16+fp8wo", marks=GPU),
     pytest.param("bf16+int4wo", marks=(GPU, EXTRA)),
 ]
+# A thousand small kernels a step wait for the host: one session is not like another (docs/measured.md).
+NOISY = pytest.mark.fluxperf(max_slowdown=0.25)
 DYNAMIC = [  # quick only where compiled: see test_combinations.py
-    "bf16+fp8",
+    pytest.param("bf16+fp8", marks=NOISY),
     *(pytest.param(recipe, marks=EXTRA) for recipe in ("bf16+fp8:tensor", "bf16+int8")),
 ]
 

@@ -64,7 +64,7 @@ def judge_blocks(blocks: Sequence[Block], policy: Policy, *, alternating: bool =
         raise FluxPerfError(
             f"old and new environment made {sides} generations: a block compares them in pairs"
         ) from None
-    found = ab_decide(differences, policy.limit)
+    found = ab_decide(differences, policy.limit, policy.m)
     before = float(np.median([s for block in blocks for s in block.old_s]))
     now = float(np.median([s for block in blocks for s in block.new_s]))
     change, low, high = map(math.expm1, (found.effect.value, found.low, found.high))

@@ -96,17 +96,17 @@ def false_alarms(noise: Noise, m: int, prompts: int = 8, seed: int = 0) -> list[
             failed += "regressed" in verdicts
             open_ += verdicts.count("inconclusive")
             blocks: list[Array] = []
-            while (decision := _another(blocks, process, limit)) == "next block":
+            while (decision := _another(blocks, process, limit, m)) == "next block":
                 pass
             wrong += decision == "regressed"
         found.append(FalseAlarms(tolerance, failed / _SESSIONS, open_ / (m * _SESSIONS), wrong / _SESSIONS))
     return found
 
 
-def _another(blocks: list[Array], process: object, limit: float) -> str:
+def _another(blocks: list[Array], process: object, limit: float, m: int) -> str:
     assert callable(process)
     blocks.append(process() - process())
-    return ab_decide(blocks, limit).decision
+    return ab_decide(blocks, limit, m).decision
 
 
 def supported_tolerance(found: Sequence[FalseAlarms]) -> float | None:

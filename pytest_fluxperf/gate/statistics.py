@@ -38,8 +38,8 @@ PASS_CONFIDENCE_AB = 0.975
 """The same where an old environment is at hand: what stage one passes is never interleaved, and what it does not pass
 costs a comparison and no warning, so it may be the stricter one (docs/gate.md, section 7)."""
 
-AB_BLOCK_SD = 0.0015
-"""Prior standard deviation of one fresh process's log latency within an A/B block."""
+AB_BLOCK_SD = 0.0025
+"""Prior standard deviation of one fresh process's log latency within an A/B block (measured, docs/gate.md)."""
 
 AB_PRIOR_DF = 4
 """Prior degrees of freedom of the variance between A/B blocks."""
@@ -203,7 +203,7 @@ def paired_differences(old: ArrayLike, new: ArrayLike, passes: int = 1) -> Array
 def ab_effect(blocks: Sequence[ArrayLike]) -> Effect:
     """Mean shift of J blocks, each the paired differences ``b - a`` (n,) of log latency.
 
-    ``D_j = median``; ``V0 = 2 (0.15 %)^2 + mean se_j^2``; ``V = (4 V0 + sum (D_j - mean D)^2) / (3 + J)``;
+    ``D_j = median``; ``V0 = 2 (0.25 %)^2 + mean se_j^2``; ``V = (4 V0 + sum (D_j - mean D)^2) / (3 + J)``;
     ``SE = sqrt(V / J)``; ``df = 3 + J``.
     """
     if not blocks:
@@ -216,27 +216,29 @@ def ab_effect(blocks: Sequence[ArrayLike]) -> Effect:
     return Effect(value=float(shifts.mean()), se=math.sqrt(variance / count), df=df)
 
 
-def ab_decide(blocks: Sequence[ArrayLike], limit: float, *, max_blocks: int = AB_MAX_BLOCKS) -> ABDecision:
+def ab_decide(blocks: Sequence[ArrayLike], limit: float, m: int = 1, *, max_blocks: int = AB_MAX_BLOCKS) -> ABDecision:
     """Rule 2: decide after the blocks so far, or ask for the next one.
 
-    One-sided t at ``1 - .05 / 3`` after each block, so that three looks together keep 5 %. After the last
-    block: regressed when ``e > limit`` and surely above 0 (``t(.95)``), else passed, with ``warning`` set.
+    One-sided t at ``1 - .05 / 3`` after each block, so that three looks together keep 5 %; at ``1 - .05 / (3 m)`` for
+    a change, as ``m`` comparisons are made in a session. After the last block: regressed when ``e > limit`` and surely
+    above 0 (``t(1 - .05 / m)``), else passed, with ``warning`` set. ``low`` and ``high`` are those of a single look.
     """
     effect = ab_effect(blocks)
     low, high = effect.interval(1 - 0.05 / AB_MAX_BLOCKS)
+    changed_low, changed_high = effect.interval(1 - 0.05 / (AB_MAX_BLOCKS * m))
 
     def stands(decision: Literal["passed", "improved", "regressed", "next block"], warning: bool = False) -> ABDecision:
         return ABDecision(decision, effect, len(blocks), low, high, warning)
 
-    if low > limit:
+    if changed_low > limit:
         return stands("regressed")
-    if high < -limit:
+    if changed_high < -limit:
         return stands("improved")
     if high < limit:
         return stands("passed")
     if len(blocks) < max_blocks:
         return stands("next block")
-    surely_low, _ = effect.interval()
+    surely_low, _ = effect.interval(1 - 0.05 / m)
     if effect.value > limit and surely_low > 0:
         return stands("regressed")
     return stands("passed", warning=True)

@@ -6,14 +6,33 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_noise_of_the_stored_runs_is_told_and_published_figures_are_none(monkeypatch):
+@pytest.fixture
+def study(monkeypatch):
     spec = importlib.util.spec_from_file_location("gate_power", ROOT / "benchmarks" / "gate_power.py")
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "gate_power", module)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_the_noise_of_the_stored_runs_is_told_and_published_figures_are_none(study):
     assert (ROOT / "baselines" / "published").is_dir()
-    lines = list(module.measured(ROOT / "baselines"))
+    lines = list(study.measured(ROOT / "baselines"))
     assert any(line.startswith("baselines/cpu: ") for line in lines)
+    assert any(line.startswith("baselines/h200: ") for line in lines)
+
+
+def test_host_bound_configurations_are_noisier_the_others_are_not(study):
+    noise = study.Noise(host_bound=4)
+    case = study.Case(noise)
+    assert [case.noise_of(c) for c in (0, study.M - 5)] == [noise, noise]
+    assert {case.noise_of(c) for c in range(study.M - 4, study.M)} == {study.HOST_BOUND}
+    rng = np.random.default_rng(1)
+    spread = np.std([study.session_shifts(noise, rng) for _ in range(500)], axis=0)
+    assert spread[: study.M - 4].max() < 2 * noise.tau < spread[-4:].min()

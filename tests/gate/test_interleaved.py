@@ -39,6 +39,12 @@ def test_a_clear_change_needs_one_block() -> None:
     assert judge_blocks([block(-0.06)], Policy.of()).finding.verdict == "improved"
 
 
+def test_one_of_many_configurations_needs_more_than_one_block() -> None:
+    assert judge_blocks([block(0.04)], Policy.of()).finding.verdict == "regressed"
+    assert judge_blocks([block(0.04)], Policy.of(m=30)).another_block
+    assert judge_blocks([block(0.04, s) for s in (0, 10, 20)], Policy.of(m=30)).finding.verdict == "regressed"
+
+
 def test_an_open_question_asks_for_blocks_and_ends() -> None:
     blocks = [block(0.0195, seed) for seed in (0, 10, 20)]
     first = judge_blocks(blocks[:1], Policy.of())

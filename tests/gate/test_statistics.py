@@ -169,7 +169,7 @@ def blocks(*shifts: float, noise: float = 0.001, seed: int = 3) -> list[np.ndarr
 def test_ab_effect_by_hand() -> None:
     pairs = [np.full(8, 0.01), np.full(8, 0.03)]
     effect = ab_effect(pairs)
-    prior = 2 * 0.0015**2 + (1.858 * 2e-4) ** 2 / 8
+    prior = 2 * 0.0025**2 + (1.858 * 2e-4) ** 2 / 8
     variance = (4 * prior + 2 * 0.01**2) / 5
     assert effect.value == pytest.approx(0.02)
     assert (effect.se, effect.df) == (pytest.approx(math.sqrt(variance / 2)), 5)
@@ -191,6 +191,21 @@ def test_ab_asks_for_a_block_and_ends_after_three() -> None:
 def test_ab_blocks_that_disagree_do_not_convict() -> None:
     last = ab_decide(blocks(-0.03, 0.0, 0.095), LIMIT)
     assert (last.decision, last.warning) == ("passed", True)
+
+
+def test_ab_convicts_the_surer_the_more_is_compared() -> None:
+    assert ab_decide(blocks(0.04), LIMIT).decision == "regressed"
+    assert ab_decide(blocks(0.04), LIMIT, 30).decision == "next block"
+    assert ab_decide(blocks(-0.04), LIMIT).decision == "improved"
+    assert ab_decide(blocks(-0.04), LIMIT, 30).decision == "passed"
+    scattered = blocks(0.0, 0.035, 0.03)
+    assert ab_decide(scattered, LIMIT).decision == "regressed"
+    assert (ab_decide(scattered, LIMIT, 30).decision, ab_decide(scattered, LIMIT, 30).warning) == ("passed", True)
+    assert ab_decide(blocks(0.03, 0.03, 0.03), LIMIT, 30).decision == "regressed"
+
+
+def test_ab_passes_as_surely_whatever_else_is_compared() -> None:
+    assert ab_decide(blocks(0.005), LIMIT, 30).decision == ab_decide(blocks(0.005), LIMIT).decision == "passed"
 
 
 def test_ab_needs_a_block() -> None:
