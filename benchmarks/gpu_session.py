@@ -72,6 +72,15 @@ PARTS = {
     "prompts50": Part(400, ("-m", "prompts50"), suite=True, tail=12),
     "compile": program("compile_time", 130, "--steps=2", tail=4),
     "one_base": program("one_base", 200, "--steps=4", tail=24),
+    "one_base_disk": program(
+        "one_base",
+        220,
+        "--steps=4",
+        "--from-disk",
+        "--recipes=bf16,bf16+fa2,bf16+fora,bf16+int8wo",
+        small=("--recipes=fp32,fp32+fora",),
+        tail=10,
+    ),
     "harness": program("harness_overhead", 110, "--pairs=8", small=("--pairs=2",), tail=2),
     "repeatability": program(
         "repeatability",

@@ -2,6 +2,10 @@
 
     python benchmarks/one_base.py [--recipes fp32,fora,...] [--steps 4]
     python benchmarks/one_base.py --model flux-dev@random --steps 4     # on a GPU
+    python benchmarks/one_base.py --model flux-dev@random --steps 4 --from-disk --recipes bf16,bf16+fa2,bf16+fora
+
+With ``--from-disk`` the model is first saved to a temporary folder (34 GB for FLUX.1-dev) and loaded from there, as
+real weights are: random ones are made on the device in no time.
 
 Either way every recipe is prepared and makes one picture. Each way runs in a process of its own with an empty cache of
 compiled kernels. Prints seconds a recipe (preparing; first picture, which includes compiling), in all, and what
@@ -52,8 +56,18 @@ def run(chosen: argparse.Namespace) -> dict[str, Any]:
     return machine.facts() | {"rows": rows, "total_s": time.perf_counter() - begun}
 
 
+def save(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Save the model where it is to be loaded from."""
+    machine = Machine(chosen)
+    start = time.perf_counter()
+    machine.acquire(machine.dtype).pipe.save_pretrained(chosen.save)
+    return {"save_s": time.perf_counter() - start}
+
+
 def main() -> None:
     parser = options(__doc__)
+    parser.add_argument("--from-disk", action="store_true", help="save the model first, and load it from there")
+    parser.add_argument("--save", metavar="FOLDER", help=argparse.SUPPRESS)
     parser.add_argument("--recipes", default=None, metavar="LIST", help="separated by commas between recipes")
     parser.add_argument("--way", choices=("shared", "anew"), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -62,17 +76,24 @@ def main() -> None:
 
         on_cpu = (chosen.device or ("cuda" if torch.cuda.is_available() else "cpu")) == "cpu"
         chosen.recipes = CPU if on_cpu else GPU
-    if chosen.way:
-        print(json.dumps(run(chosen)))
+    if chosen.way or chosen.save:
+        print(json.dumps(run(chosen) if chosen.way else save(chosen)))
         return
+    settings = []
+    for name in ("device", "size", "steps"):
+        if (value := getattr(chosen, name)) is not None:
+            settings += [f"--{name}", str(value)]
     ways = {}
-    for way in ("shared", "anew"):
-        arguments = ["--way", way, "--model", chosen.model, "--recipes", chosen.recipes]
-        for name in ("device", "size", "steps"):
-            if (value := getattr(chosen, name)) is not None:
-                arguments += [f"--{name}", str(value)]
-        with tempfile.TemporaryDirectory() as cache:
-            ways[way] = in_process("one_base.py", arguments, {"TORCHINDUCTOR_CACHE_DIR": cache})
+    with tempfile.TemporaryDirectory() as folder:
+        model = chosen.model
+        if chosen.from_disk:
+            in_process("one_base.py", ["--model", model, "--save", folder, *settings])
+            model = folder
+        for way in ("shared", "anew"):
+            arguments = ["--way", way, "--model", model, "--recipes", chosen.recipes, *settings]
+            with tempfile.TemporaryDirectory() as cache:
+                ways[way] = in_process("one_base.py", arguments, {"TORCHINDUCTOR_CACHE_DIR": cache})
+            ways[way]["model"] = f"{chosen.model}, from disk" if chosen.from_disk else chosen.model
             report(chosen, ways)
     shared, anew = ways["shared"], ways["anew"]
     result = {
