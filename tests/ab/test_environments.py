@@ -67,6 +67,75 @@ def test_recipe(flux, flux_inputs):
 """
 
 
+CAUSES_SUITE = """
+import pytest
+import slowphase
+import torch
+from conftest import WorkClock
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+mark = pytest.mark.fluxperf(steps=4, size=32, prompts=["a red circle"], seeds=[0], max_slowdown=0.02)
+
+
+def made(flux, inputs):
+    WorkClock.now += 0.05 if slowphase.FAULT else 0.0
+    return flux(**inputs).images
+
+
+@mark
+def test_attention(flux, flux_inputs):
+    with sdpa_kernel(SDPBackend.MATH if slowphase.FAULT else SDPBackend.FLASH_ATTENTION):
+        return made(flux, flux_inputs)
+
+
+@pytest.fixture
+def compiled(flux):
+    layers = [block.attn for block in flux.transformer.transformer_blocks]  # inside of what the clock counts
+    if not slowphase.FAULT:
+        for layer in layers:
+            layer.forward = torch.compile(layer.forward, backend="eager")
+    yield flux
+    for layer in layers:
+        vars(layer).pop("forward", None)
+
+
+@mark
+def test_compile(compiled, flux_inputs):
+    return made(compiled, flux_inputs)
+
+
+@mark
+def test_cast(flux, flux_inputs):
+    def upcast(module, inputs, output):
+        return tuple(x.double().float() for x in output) if isinstance(output, tuple) else output.double().float()
+
+    blocks = [*flux.transformer.transformer_blocks, *flux.transformer.single_transformer_blocks]
+    handles = [block.attn.register_forward_hook(upcast) for block in blocks] if slowphase.FAULT else []
+    try:
+        return made(flux, flux_inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@mark
+@pytest.mark.parametrize("flux", ["fp32+fbcache:0.9"], indirect=True)
+def test_cache(flux, flux_inputs):
+    if slowphase.FAULT:
+        from diffusers.hooks.first_block_cache import _FBC_LEADER_BLOCK_HOOK
+
+        flux.transformer.transformer_blocks[0]._diffusers_hook.get_hook(_FBC_LEADER_BLOCK_HOOK).threshold = 0.0
+    return flux(**flux_inputs).images
+"""
+
+CAUSES = {
+    "test_attention": "attention kernels that ran flash → math",
+    "test_compile": "nothing runs compiled any more: compiled regions a step 2 → 0",
+    "test_cast": "casts between dtypes a step ",
+    "test_cache": "the step cache answers nothing: computed steps ",
+}
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tinyflux.save(tmp_path_factory.mktemp("tinyflux"))
@@ -146,6 +215,25 @@ def test_a_kernel_that_appeared_is_named_first(pytester, monkeypatch, model, old
     page = (folder / "report.html").read_text()
     assert "aten::special_bessel_j0" in page
     assert f'href="{result["comparison"]["traces"][0]}"' in page
+
+
+@pytest.fixture(scope="module")
+def undone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An attention back end switched, a compile removed, casts added, a cache that never answers."""
+    return make_environment(tmp_path_factory.mktemp("undone"), "1.3", fault=True)
+
+
+def test_planted_causes_are_named(pytester, monkeypatch, model, old, undone) -> None:
+    """The first line of each attribution, from what the blocks measured and the profiles of both sides."""
+    ran, document = compare(
+        pytester, monkeypatch, "ab", "--all", "--old", str(old), "--new", str(undone), "--",
+        "--gpu=cpu", f"--fluxperf-model={model}", suite=CAUSES_SUITE,
+    )  # fmt: skip
+    assert ran.ret == 1, ran.stdout.str() + ran.stderr.str()
+    found = {r["test"].partition("::")[2].partition("[")[0]: r["judgement"] for r in document["results"]}
+    assert {test: judgement["verdict"] for test, judgement in found.items()} == dict.fromkeys(CAUSES, "regressed")
+    for test, cause in CAUSES.items():
+        assert found[test]["attribution"][0].startswith(cause), found[test]["attribution"]
 
 
 def test_a_body_that_cannot_be_profiled_keeps_its_verdict(pytester, monkeypatch, model, old, new) -> None:
