@@ -6,6 +6,7 @@ import pytest
 from pages import ROOT
 
 from pytest_fluxperf.cli import main
+from pytest_fluxperf.pipelines.optimizations.whole import FASTEST, FASTEST_LOSSLESS
 from pytest_fluxperf.report.sections import read_section
 
 RESULTS = sorted(str(path) for path in (ROOT / "docs" / "measurements").glob("h200-results*.json"))
@@ -27,6 +28,12 @@ def test_the_measured_page_is_what_the_programs_print(monkeypatch):
     assert {"harness", "compile", "one base", "kernels", "repeatability", "sessions", "ab"} <= set(found)
     for name, text in found.items():
         assert read_section(measured.PAGE, name) == text
+
+
+def test_whole_recipes_are_documented_as_they_are():
+    assert FASTEST.keys() == FASTEST_LOSSLESS.keys()
+    rows = [f"| `{name}` | `{FASTEST[name]}` | `{FASTEST_LOSSLESS[name]}` |\n" for name in FASTEST]
+    assert "".join(rows) in (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_of_the_baselines_shows_both_commands():
