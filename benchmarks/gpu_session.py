@@ -21,7 +21,6 @@ failed.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import os
 import shutil
 import signal
@@ -32,6 +31,8 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from suite import pytest_command
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = Path(__file__).resolve().parent
@@ -149,7 +150,7 @@ class Session:
             return
         label = f"{number:02d}-{name}"
         log = self.work / f"{label}.log"
-        command = [sys.executable, *self.command(part, label)]
+        command = self.command(part, label)
         start = time.monotonic()
         with log.open("w") as output, log.with_suffix(".err").open("w") as errors:
             process = subprocess.Popen(
@@ -171,7 +172,7 @@ class Session:
             self.say(f"   {line[:200]}")
 
     def command(self, part: Part, label: str) -> list[str]:
-        """Python's arguments."""
+        """The part's whole command line."""
         chosen = self.chosen
         small = part.small if chosen.rehearse else ()
         settings = {name: getattr(chosen, name) for name in ("model", "device", "gpu", "size", "steps")}
@@ -180,7 +181,8 @@ class Session:
             given |= {"output": self.work / f"{label}.json", "out": self.work / label}
             if (baselines := self.work / "baselines").is_dir():
                 given["baselines"] = baselines
-            return [*part.arguments, *small, *(f"--{name}={given[name]}" for name in part.takes if name in given)]
+            options = [f"--{name}={given[name]}" for name in part.takes if name in given]
+            return [sys.executable, *part.arguments, *small, *options]
         options = [
             f"--gpu={chosen.gpu}",
             f"--fluxperf-model={chosen.model}",
@@ -192,9 +194,8 @@ class Session:
         ]
         if "prompts50" not in part.arguments:
             options += [f"--fluxperf-samples={chosen.samples}", f"--fluxperf-warmup={chosen.warmup}"]
-        plugin = [] if installed() else ["-p", "pytest_fluxperf.plugin"]
         flags = ["-q", "-rs", "--disable-warnings", "-p", "no:cacheprovider"]
-        return ["-m", "pytest", *plugin, "perf_tests", *flags, *part.arguments, *options]
+        return [*pytest_command(), "perf_tests", *flags, *part.arguments, *options]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -229,11 +230,6 @@ class Session:
         with tarfile.open(scratch, "w:gz", compresslevel=1) as archive:
             archive.add(self.work, arcname="session")
         scratch.replace(self.out / "session.tar.gz")
-
-
-def installed() -> bool:
-    """Whether pytest finds the plugin by itself, as it does where the package is installed."""
-    return any(entry.name == "fluxperf" for entry in importlib.metadata.entry_points(group="pytest11"))
 
 
 def main(arguments: list[str] | None = None) -> int:

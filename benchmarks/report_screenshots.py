@@ -2,7 +2,8 @@
 
 python benchmarks/report_screenshots.py [--output docs]
 
-The runs are the sample documents of the tests: their figures are made up. Needs Chromium and playwright.
+The runs are the sample documents of the tests, whose figures are made up; report.png shows reports/sample/, a real run.
+Needs Chromium and playwright.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pytest_fluxperf.report.html import render_html
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 RUNS = ("passing", "failing", "broken")
+SAMPLE = Path(__file__).resolve().parents[1] / "reports" / "sample" / "report.html"
 WIDE, NARROW = (1280, 1500), (400, 1500)
 
 
@@ -40,7 +42,7 @@ def main() -> None:
         raise SystemExit("no Chromium on the PATH")
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        pages = {run: write(run, Path(name)) for run in (*RUNS, "two")}
+        pages = {run: write(run, Path(name)) for run in (*RUNS, "two")} | {"sample": SAMPLE}
 
         def shoot(run: str, target: str, size: tuple[int, int], dark: bool = False, act: Any = None) -> None:
             tab = browser.new_page(
@@ -57,7 +59,7 @@ def main() -> None:
             for size in (WIDE, NARROW):
                 for dark in (False, True):
                     shoot(run, f"screenshots/{run}-{size[0]}-{'dark' if dark else 'light'}.png", size, dark)
-        shoot("failing", "report.png", (1280, 1280))
+        shoot("sample", "report.png", (1280, 1240))
         shoot("failing", "screenshots/test-1280-light.png", WIDE, act=scroll_to_test)
         shoot("failing", "screenshots/viewer-1280-dark.png", (1280, 900), dark=True, act=open_viewer)
         shoot("two", "screenshots/machines-1280-light.png", (1280, 1300))

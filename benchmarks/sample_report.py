@@ -22,6 +22,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from suite import pytest_command
+
 from pytest_fluxperf.report import load_document, render_markdown, write_document, write_text
 from pytest_fluxperf.report.html import render_html
 from pytest_fluxperf.results import RunDocument
@@ -71,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
 def run(chosen: argparse.Namespace, work: Path, name: str, *more: str) -> Path:
     """One session of the suite; returns its results."""
     reports = work / name
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *more]
+    command = [*pytest_command(), "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *more]
     dtype = "fp32" if chosen.gpu == "cpu" else "bf16"
     command += [test.format(dtype=dtype) for test in TESTS]
     command += [f"--gpu={chosen.gpu}", f"--fluxperf-model={chosen.model}"]
@@ -88,10 +90,10 @@ def run(chosen: argparse.Namespace, work: Path, name: str, *more: str) -> Path:
 
 
 def write(document: RunDocument, pictures: Path, out: Path) -> list[Path]:
-    """The three files; thumbnails are made of the pictures in a folder."""
+    """The three files; thumbnails are made of the pictures in a folder, which is not kept."""
     out.mkdir(parents=True, exist_ok=True)
     files = [out / name for name in ("report.html", "results.json", "summary.md")]
-    write_text(render_html(document, [pictures]), files[0])
+    write_text(render_html(document, [pictures], full_size=False), files[0])
     write_document(document, files[1])
     write_text(render_markdown(document), files[2])
     return files

@@ -43,13 +43,18 @@ TONES = {"regressed": "bad", "broken": "bad", "improved": "good"}
 
 
 def render_html(
-    documents: RunDocument | Sequence[RunDocument], folders: Sequence[Path], page_folder: Path | None = None
+    documents: RunDocument | Sequence[RunDocument],
+    folders: Sequence[Path],
+    page_folder: Path | None = None,
+    *,
+    full_size: bool = True,
 ) -> str:
     """The page of a run, or of several machines side by side.
 
     Picture paths start at one of ``folders`` (pictures are named by their content, so it does not matter which has
     one); a picture that is in none is said to be missing. Links to full-size pictures start at ``page_folder``, where
-    the page will lie (default: the first of ``folders``).
+    the page will lie (default: the first of ``folders``); with ``full_size`` false there are none, for a page that is
+    kept without them.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -70,7 +75,7 @@ def render_html(
         "steps": text.decimal,
         "breakable": _breakable,
     }
-    page = Page(overview(documents), folders, page_folder or folders[0])
+    page = Page(overview(documents), folders, (page_folder or folders[0]) if full_size else None)
     body = environment.get_template("report.html").render(page=page, view=page.view)
     # the pictures' rules are known only after all tests were rendered
     return body.replace("/*pictures*/", page.thumbnails.css(), 1)
@@ -259,7 +264,7 @@ def _cell(row: Row | None, first: float | None) -> Cell | None:
 class Page:
     """The whole page."""
 
-    def __init__(self, view: Overview, folders: Sequence[Path], page_folder: Path) -> None:
+    def __init__(self, view: Overview, folders: Sequence[Path], page_folder: Path | None) -> None:
         self.view = view
         self.tests = [Test(row, index) for index, row in enumerate(view.rows)]
         shown = {

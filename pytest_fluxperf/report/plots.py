@@ -214,7 +214,7 @@ def _paired(row: Row, paired: Sequence[PromptPair], name: str) -> str:
         places, labels = [*places, bottom], [*labels, "all"]
         words += f"; judged {percent(centre)}, interval {percent(bounds[0])} to {percent(bounds[1])}"
     axes.set_yticks(places, labels)
-    axes.invert_yaxis()
+    axes.yaxis.set_inverted(True)
     low, high = axes.get_xlim()
     # Room on both sides of zero, so that calm does not look like drama.
     reach = 100 * max(2.2 * (tolerance or 0.02), 0.02)
@@ -232,7 +232,7 @@ def _unpaired(pairs: Sequence[PromptPair], name: str) -> str:
     places = [p.index for p in pairs]
     axes.plot([p.now_s for p in pairs], places, ls="", marker="o", ms=7, mfc=NOW, mec=PAPER)
     axes.set_yticks(places, [str(p + 1) for p in places])
-    axes.invert_yaxis()
+    axes.yaxis.set_inverted(True)
     axes.grid(visible=True, axis="x")
     axes.margins(0.1, 0.08)
     axes.tick_params(axis="y", length=0)

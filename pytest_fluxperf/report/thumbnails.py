@@ -26,11 +26,11 @@ QUALITIES = (78, 60, 40)
 class Thumbnails:
     """Collects the pictures of a page.
 
-    ``folders`` are those that picture paths may start at; ``page`` is where the page lies, for its links; ``count``
-    is how many different pictures it will show, among which the page's size is shared.
+    ``folders`` are those that picture paths may start at; ``page`` is where the page lies, for its links, None when it
+    has none; ``count`` is how many different pictures it will show, among which the page's size is shared.
     """
 
-    def __init__(self, folders: Sequence[Path], page: Path, count: int) -> None:
+    def __init__(self, folders: Sequence[Path], page: Path | None, count: int) -> None:
         self._folders = folders
         self._page = page
         self._limit = BYTES // max(1, count)
@@ -48,9 +48,13 @@ class Thumbnails:
         return self._found[picture.sha256]
 
     def link(self, picture: Picture) -> str | None:
-        """The picture's file as seen from the page; None when it is missing."""
+        """The picture's file as seen from the page; None when it is missing or the page has no links."""
         file = self.file(picture)
-        return None if file is None else quote(os.path.relpath(file, self._page).replace(os.sep, "/"))
+        return (
+            None
+            if file is None or self._page is None
+            else quote(os.path.relpath(file, self._page).replace(os.sep, "/"))
+        )
 
     def name(self, picture: Picture) -> str | None:
         """CSS class that shows the picture; None when its file is missing or damaged."""

@@ -19,6 +19,7 @@ def gpu_session(monkeypatch):
     spec = importlib.util.spec_from_file_location("gpu_session", BENCHMARKS / "gpu_session.py")
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "gpu_session", module)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
     spec.loader.exec_module(module)
     return module
 
@@ -133,9 +134,9 @@ def test_every_program_knows_the_options_it_is_given(gpu_session, tmp_path, monk
         "argparse.ArgumentParser.parse_args = parse\n"
         f"sys.path.insert(0, {str(BENCHMARKS)!r})\n"
         f"for command in {list(seen.values())!r}:\n"
-        "    sys.argv = command\n"
-        "    try:\n        runpy.run_path(command[0], run_name='__main__')\n"
-        "    except Read:\n        print(command[0])\n"
+        "    sys.argv = command[1:]\n"
+        "    try:\n        runpy.run_path(command[1], run_name='__main__')\n"
+        "    except Read:\n        print(command[1])\n"
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

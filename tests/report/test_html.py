@@ -20,6 +20,7 @@ from pytest_fluxperf.report import load_document, thumbnails, write_reports
 from pytest_fluxperf.report.html import render_html
 from pytest_fluxperf.results import Block, Comparison
 
+ROOT = Path(__file__).parents[2]
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -59,6 +60,11 @@ def runs(tmp_path_factory):
             if name == "two":
                 made[name] = folder / "report.html"
                 made[name].write_text(two_machines(folder))
+            elif name == "alone":
+                made[name] = folder / "report.html"
+                made[name].write_text(render_html(documents.failing(folder), [folder], full_size=False))
+            elif name == "sample":
+                made[name] = ROOT / "reports" / "sample" / "report.html"
             else:
                 made[name] = write_reports(getattr(documents, name)(folder), folder).html
         return made[name]
@@ -359,6 +365,7 @@ def test_the_viewer_slides_zooms_and_turns_the_pages(open_page):
     for name in ("reference", "now", "flip"):
         page.locator(f"input[value={name}]").check()
         assert page.evaluate(visible) == [name]
+        assert page.locator("#full").is_visible()
         assert page.locator("#full").get_attribute("href").endswith(".png")
     page.get_by_role("button", name="next").click()
     assert page.locator("#viewer-title").inner_text().endswith("prompt 4 of 8")
@@ -377,6 +384,31 @@ def test_the_viewer_takes_what_is_there(open_page):
     test.locator("a.pic[data-kind=now]").first.click()  # the reference recipe has no FLIP map
     assert page.locator("input[value=flip]").is_disabled()
     assert page.locator("input[value=slide]").is_checked()
+
+
+def test_a_page_kept_without_its_pictures_links_to_none(open_page):
+    page = open_page("alone")
+    test = page.locator("details.test").first
+    assert test.locator("a.pic").count() == 0
+    test.locator("button.pic[data-kind=now]").nth(1).press("Enter")
+    assert page.locator("#viewer-title").inner_text() == "bf16+fbcache:0.3: prompt 2 of 8"
+    shown = "getComputedStyle(document.querySelector('[data-layer=now]')).backgroundImage.length > 100"
+    assert page.evaluate(shown)
+    for name in ("slide", "reference", "now", "flip"):
+        page.locator(f"input[value={name}]").check()
+        assert page.locator("#full").is_hidden()
+    page.get_by_role("button", name="Close").click()
+    assert page.url.endswith("report.html")
+
+
+def test_a_run_without_pictures_has_no_empty_chart(open_page):
+    page = open_page("sample")
+    assert page.get_by_text("Speed against quality").count() == 0
+    environment, hardware = (page.locator(f".grid .card >> nth={i}").bounding_box() for i in (0, 1))
+    assert environment["y"] == hardware["y"], "side by side"
+    assert environment["width"] + hardware["width"] > 1100
+    narrow = open_page("sample", width=400)
+    assert narrow.evaluate("document.documentElement.scrollWidth") == 400
 
 
 def test_raw_values_are_copied(open_page):
@@ -410,7 +442,8 @@ def test_printing_shows_every_test_and_no_control(open_page):
 
 
 @pytest.mark.parametrize(
-    ("name", "dark"), [("failing", False), ("compared", True), ("compared", False), ("broken", True), ("two", False)]
+    ("name", "dark"),
+    [("failing", False), ("compared", True), ("compared", False), ("broken", True), ("two", False), ("alone", True)],
 )
 def test_axe_finds_nothing_serious(open_page, name, dark):
     from axe_playwright_python.sync_playwright import Axe
@@ -424,7 +457,7 @@ def test_axe_finds_nothing_serious(open_page, name, dark):
     serious = [(v["id"], v["nodes"][0]["html"]) for v in found["violations"] if v["impact"] in ("serious", "critical")]
     assert serious == []
     assert "color-contrast" in {rule["id"] for rule in found["passes"]}
-    page.locator("a.pic").first.click()
+    page.locator(".pic").first.click()
     found = Axe().run(page, "#viewer").response
     assert [v["id"] for v in found["violations"] if v["impact"] in ("serious", "critical")] == []
 

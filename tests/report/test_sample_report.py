@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib as mpl
 import msgspec
 import pytest
 import report_documents as documents
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from pytest_fluxperf.report import load_document, render_markdown
+from pytest_fluxperf.report.html import render_html
+
+ROOT = Path(__file__).parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+SAMPLE = ROOT / "reports" / "sample"
 
 
 @pytest.fixture
@@ -67,3 +74,64 @@ def test_folders_are_cut_off_and_what_is_left_of_them_is_an_error(program, tmp_p
     assert program.leaks([results], tmp_path) == ["results.json names this host"]
     results.write_text("x" * 4 * 2**20)
     assert "4.0 MiB" in program.leaks([results], tmp_path)[0]
+
+
+def test_both_the_suite_and_the_planted_regression_are_loaded_where_nothing_is_installed(
+    program, tmp_path, monkeypatch
+):
+    commands = []
+
+    def run(command, **_):
+        commands.append(command)
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "results.json").touch()
+
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda *, group: [])
+    monkeypatch.setattr(program.subprocess, "run", run)
+    chosen = SimpleNamespace(gpu="auto", model="flux-dev@random", samples=2, size=None, steps=None)
+    assert program.run(chosen, tmp_path, "run", "-p", "planted_regression") == tmp_path / "run" / "results.json"
+    loaded = [commands[0][i + 1] for i, word in enumerate(commands[0]) if word == "-p"]
+    assert {"pytest_fluxperf.plugin", "planted_regression"} <= set(loaded)
+
+
+def test_a_sample_keeps_no_links_to_pictures_that_it_does_not_keep(program, tmp_path):
+    pictures = tmp_path / "run"
+    pictures.mkdir()
+    files = program.write(documents.failing(pictures), pictures, tmp_path / "sample")
+    page = files[0].read_text()
+    assert "data:image/webp" in page
+    assert ".png" not in page
+    assert [path.name for path in (tmp_path / "sample").iterdir() if path not in files] == []
+
+
+# the sample that is kept
+
+
+def test_the_kept_sample_is_what_a_sample_should_be(program):
+    document = load_document(SAMPLE)
+    assert program.mistakes(document) == []
+    assert document.hardware.name == "NVIDIA H200"
+    assert sorted(path.name for path in SAMPLE.iterdir()) == ["report.html", "results.json", "summary.md"]
+    for path in SAMPLE.iterdir():
+        assert not re.search(r"(?<![\w.])/(tmp|root|work|home|usr|opt|mnt)\b", path.read_text()), path.name
+
+
+def test_the_kept_sample_is_what_the_code_makes_of_its_results(tmp_path):
+    document = load_document(SAMPLE)
+    again = "render it again: fluxperf report reports/sample --output reports/sample/{}"
+    assert (SAMPLE / "summary.md").read_text() == render_markdown(document), again.format("summary.md")
+    kept, now = (SAMPLE / "report.html").read_text(), render_html(document, [SAMPLE])
+    assert outside_of_plots(kept) == outside_of_plots(now), again.format("report.html")
+    if mpl.__version__ == pinned("matplotlib"):  # another one draws the same plots by other paths
+        assert kept == now, again.format("report.html")
+
+
+def outside_of_plots(page: str) -> str:
+    """The page, and of its plots the words."""
+    plot = re.compile(r'<svg class="plot".*?</svg>', re.DOTALL)
+    return plot.sub(lambda found: " ".join(re.findall(r">([^<>]*[A-Za-z][^<>]*)<", found[0])), page)
+
+
+def pinned(package: str) -> str:
+    text = (ROOT / "requirements" / "perf.txt").read_text()
+    return re.search(rf"^{package}==(\S+)$", text, re.MULTILINE)[1]

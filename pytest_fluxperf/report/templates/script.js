@@ -111,11 +111,12 @@
   const zoom = $("#zoom");
   const cut = $("#cut");
   const full = $("#full");
+  $$("button.pic").forEach((button) => { button.disabled = false; });  // there is no full-size picture to link to
   let shots = [];
   let at = 0;
   let view = { scale: 1, x: 0, y: 0 };
 
-  const picture = (kind) => $(`a.pic[data-kind="${kind}"]`, shots[at]);
+  const picture = (kind) => $(`.pic[data-kind="${kind}"]`, shots[at]);
   const place = (scale, x, y) => {
     const side = stage.clientWidth;
     const least = side * (1 - scale);
@@ -141,7 +142,9 @@
     radio.checked = true;
     stage.dataset.mode = wanted;
     cut.disabled = wanted !== "slide";
-    full.href = picture(wanted === "slide" ? "now" : wanted)?.href ?? "#";
+    const href = picture(wanted === "slide" ? "now" : wanted)?.href;
+    full.hidden = !href;
+    if (href) full.href = href;
   };
   const show = (index, wanted) => {
     at = (index + shots.length) % shots.length;
@@ -163,7 +166,7 @@
     mode(possible);
   };
   document.addEventListener("click", (event) => {
-    const link = event.target.closest?.("a.pic");
+    const link = event.target.closest?.(".pic");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
     const shot = link.closest(".shot");
