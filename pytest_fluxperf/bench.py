@@ -247,6 +247,7 @@ class Bench:
             duration_s=round(time.monotonic() - start, 3),
             reference_s=round(self.reference_s, 3),
             worker=self.session.worker,
+            max_slowdown=self.policy.max_slowdown,
         )
 
     def _profiled(self, measurement: Measurement, call: Callable[[], Any]) -> Measurement:

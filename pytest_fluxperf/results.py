@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-RESULTS_FORMAT = 2
+RESULTS_FORMAT = 3
 """Version of ``results.json``; raised when an old reader could misread a new file."""
 
 PSNR_CAP_DB = 100.0
@@ -413,6 +413,8 @@ class Result(Record, frozen=True, kw_only=True):
     reference_s: float = 0.0
     """Spent on the reference recipe: its pipeline, and its pictures as far as this test was the first to need them."""
     worker: str = ""
+    max_slowdown: float | None = None
+    """The test's tolerance of its latency, a fraction; None where it was not recorded."""
 
 
 class Skipped(Record, frozen=True, kw_only=True):

@@ -30,7 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fluxperf", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="fluxperf", description="What is done with measurements outside of a pytest run."
+    )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     command = commands.add_parser("report", help="render results.json again, also of several shards or machines")
@@ -54,9 +56,14 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_report)
 
     command = commands.add_parser("compare", help="judge one recorded run against another; exits 1 on a regression")
-    command.add_argument("base", type=Path, metavar="BASE.json")
-    command.add_argument("new", type=Path, metavar="NEW.json")
-    command.add_argument("--max-slowdown", type=float, metavar="FRACTION", help="tolerated slow-down (0.02 is 2 %%)")
+    command.add_argument("base", type=Path, metavar="BASE.json", help="results.json of the run to compare with")
+    command.add_argument("new", type=Path, metavar="NEW.json", help="results.json of the run under test")
+    command.add_argument(
+        "--max-slowdown",
+        type=float,
+        metavar="FRACTION",
+        help="tolerated slow-down (0.02 is 2 %%; default: that of each test)",
+    )
     command.set_defaults(run=_compare)
 
     command = commands.add_parser("comment", help="write or rewrite one comment on a GitHub pull request")

@@ -59,11 +59,14 @@ def report(
 
 
 def compare(base: Path, new: Path, max_slowdown: float | None) -> int:
-    """Judge ``new`` against ``base`` offline, by the rule of a stored baseline of one run."""
+    """Judge ``new`` against ``base`` offline, by the rule of a stored baseline of one run.
+
+    ``max_slowdown`` holds for every test; None leaves each its own tolerance.
+    """
     old, now = load_document(base), load_document(new)
     relative = any(g.reference_latency_s for r in now.results for g in r.measurement.generations)
     policy = Policy.of("relative" if relative else "absolute", max_slowdown=max_slowdown)
-    judged = compare_documents(old, now, policy)
+    judged = compare_documents(old, now, policy, own_tolerances=max_slowdown is None)
     for line in terminal_summary(judged, shutil.get_terminal_size().columns):
         print(line)
     return int(any(fails(result.judgement, strict=False, update=None) for result in judged.results))

@@ -36,11 +36,14 @@ def tail_warning(results: Sequence[Result]) -> str | None:
     )
 
 
-def compare_documents(base: RunDocument, new: RunDocument, policy: Policy) -> RunDocument:
+def compare_documents(
+    base: RunDocument, new: RunDocument, policy: Policy, *, own_tolerances: bool = False
+) -> RunDocument:
     """Judge the results of ``new`` against those of ``base``, one recorded session each, by the same rule.
 
     Returns ``new`` with its judgements replaced, ready for a report. ``policy`` holds for every test; its ``m`` is
-    replaced by the number of tests that can be compared. Stored pictures are not compared again, so drift is not
+    replaced by the number of tests that can be compared, and with ``own_tolerances`` its ``max_slowdown`` by what the
+    test was given in ``new``. Stored pictures are not compared again, so drift is not
     judged. Tests of ``base`` that ``new`` lacks are warned about. Raises FluxPerfError when nothing can be compared.
     """
     for document in (base, new):
@@ -56,11 +59,12 @@ def compare_documents(base: RunDocument, new: RunDocument, policy: Policy) -> Ru
     judged = []
     for result in new.results:
         baseline = stored.get(result.test)
+        own = result.max_slowdown if own_tolerances else None
         judgement = judge(
             result.measurement,
             result.quality,
             baseline,
-            policy,
+            policy if own is None else dataclasses.replace(policy, max_slowdown=own),
             hardware=new.hardware,
             environment=new.environment,
             workload=result.workload,

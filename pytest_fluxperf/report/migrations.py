@@ -19,7 +19,12 @@ def _from_1(document: Builtins) -> Builtins:
     return {**document, "format": 2}
 
 
-MIGRATIONS: dict[int, Callable[[Builtins], Builtins]] = {1: _from_1}
+def _from_2(document: Builtins) -> Builtins:
+    """Format 3 only added the tolerance of a test."""
+    return {**document, "format": 3}
+
+
+MIGRATIONS: dict[int, Callable[[Builtins], Builtins]] = {1: _from_1, 2: _from_2}
 """The step away from each older format."""
 
 

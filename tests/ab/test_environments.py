@@ -191,6 +191,7 @@ def test_five_percent_in_one_phase_is_found_and_named(pytester, monkeypatch, mod
     assert compared["packages"]["slowphase"] == ["1.0", "1.1"]
     assert compared["generations"] == 16
     assert 0.04 < compared["change"] < 0.07
+    assert result["max_slowdown"] == 0.02
 
 
 def test_a_kernel_that_appeared_is_named_first(pytester, monkeypatch, model, old, kernel) -> None:

@@ -68,6 +68,14 @@ def test_two_recorded_sessions_are_judged_by_the_same_rule() -> None:
     assert "torch 2.11.0 → 2.12" in compared.results[1].judgement.message
 
 
+def test_each_test_may_keep_its_own_tolerance() -> None:
+    base = document(result("a"), result("b"))
+    new = document(result("a", 9, 0.05), result("b", 10, 0.05, max_slowdown=0.20))
+    assert verdicts(compare_documents(base, new, Policy.of())) == {"a": "regressed", "b": "regressed"}
+    own = compare_documents(base, new, Policy.of(), own_tolerances=True)
+    assert verdicts(own) == {"a": "regressed", "b": "passed"}
+
+
 def test_bonferroni_counts_the_tests_that_can_be_compared() -> None:
     one = compare_documents(document(result("a")), document(result("a", 9, 0.028)), Policy.of(m=99))
     assert verdicts(one) == {"a": "regressed"}

@@ -39,9 +39,10 @@ def test_results_json_holds_everything(tmp_path, name):
     [
         (b"", "is not a results.json"),
         (b"{}", "is not a results.json"),
-        (b'{"format": 99}', "has format 99, this pytest-fluxperf reads up to 2; upgrade"),
+        (b'{"format": 99}', "has format 99, this pytest-fluxperf reads up to 3; upgrade"),
         (b'{"format": 2, "session": 3}', "is damaged"),
         (b'{"format": 1, "session": 3}', "is damaged"),
+        (b'{"format": 3, "session": 3}', "is damaged"),
         (b'{"format": 0}', "has format 0, which no pytest-fluxperf wrote"),
         (b"\xff", "is not a results.json"),
     ],
