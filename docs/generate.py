@@ -111,7 +111,10 @@ def commands_page() -> str:
             for action in command._actions
             if not isinstance(action, argparse._HelpAction) and action.help is not argparse.SUPPRESS
         ]
-        parts.append(f"## fluxperf {name}\n\n{_sentence(helps.get(name) or '')}\n\n" + _table(("argument", ""), rows))
+        parts.append(
+            f"## fluxperf {name}\n\n{_sentence((helps.get(name) or '').replace('%%', '%'))}\n\n"
+            + _table(("argument", ""), rows)
+        )
     return "\n".join(parts)
 
 

@@ -31,7 +31,7 @@ def measure_processes(
     folder.mkdir(parents=True, exist_ok=True)
     made: dict[str, list[list[float]]] = {}
     for number in range(1, processes + 1):
-        with Side("new", f"check-{number}", python, arguments, folder, timeout_s) as side:
+        with Side("checked", str(number), python, arguments, folder, timeout_s) as side:
             side.greet()
             found = side.collect()
             if not found.tests or found.lock is None:

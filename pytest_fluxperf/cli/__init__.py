@@ -56,8 +56,10 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_report)
 
     command = commands.add_parser("compare", help="judge one recorded run against another; exits 1 on a regression")
-    command.add_argument("base", type=Path, metavar="BASE.json", help="results.json of the run to compare with")
-    command.add_argument("new", type=Path, metavar="NEW.json", help="results.json of the run under test")
+    command.add_argument(
+        "base", type=Path, metavar="BASE.json", help="results.json of the run to compare with, or its folder"
+    )
+    command.add_argument("new", type=Path, metavar="NEW.json", help="results.json of the run under test, or its folder")
     command.add_argument(
         "--max-slowdown",
         type=float,
@@ -103,7 +105,9 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="whether generations take turns, or whole processes (auto: generations where two copies fit in memory)",
     )
-    command.add_argument("--all", action="store_true", help="go on after three confirmed regressions")
+    command.add_argument(
+        "--all", action="store_true", help="compare every test (else three confirmed regressions end it)"
+    )
     _add_side_options(command)
     command.set_defaults(run=_ab, takes_pytest=True)
 
@@ -112,7 +116,9 @@ def _parser() -> argparse.ArgumentParser:
         help="measure this machine's noise in fresh processes, and the tolerance that it supports",
         usage="fluxperf gate-check [options] -- PYTEST_ARGUMENTS",
     )
-    command.add_argument("--processes", type=int, default=4, metavar="N", help="default: 4")
+    command.add_argument(
+        "--processes", type=int, default=4, metavar="N", help="fresh processes to measure in (default: 4)"
+    )
     _add_side_options(command)
     command.set_defaults(run=_gate_check, takes_pytest=True)
 
@@ -138,7 +144,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_side_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR", help="default: reports")
+    command.add_argument(
+        "--reports",
+        type=Path,
+        default=Path("reports"),
+        metavar="DIR",
+        help="parent of this run's folder of reports and logs (default: reports)",
+    )
     command.add_argument(
         "--timeout",
         type=float,

@@ -61,7 +61,8 @@ def report(
 def compare(base: Path, new: Path, max_slowdown: float | None) -> int:
     """Judge ``new`` against ``base`` offline, by the rule of a stored baseline of one run.
 
-    ``max_slowdown`` holds for every test; None leaves each its own tolerance.
+    ``max_slowdown`` holds for every test; None leaves each its own tolerance. 1 when something failed or nothing was
+    judged.
     """
     old, now = load_document(base), load_document(new)
     relative = any(g.reference_latency_s for r in now.results for g in r.measurement.generations)
@@ -69,7 +70,10 @@ def compare(base: Path, new: Path, max_slowdown: float | None) -> int:
     judged = compare_documents(old, now, policy, own_tolerances=max_slowdown is None)
     for line in terminal_summary(judged, shutil.get_terminal_size().columns):
         print(line)
-    return int(any(fails(result.judgement, strict=False, update=None) for result in judged.results))
+    if not judged.gated:
+        print("fluxperf: this comparison gated nothing, so it fails")
+    failed = any(fails(result.judgement, strict=False, update=None) for result in judged.results)
+    return int(failed or not judged.gated)
 
 
 def table(results: Sequence[Path], into: Path | None, baselines: Path) -> int:

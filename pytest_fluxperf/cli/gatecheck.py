@@ -22,16 +22,17 @@ def gate_check(arguments: tuple[str, ...], processes: int, reports: Path, timeou
     )
     noise = measure_noise(list(tests.values()))
     print(f"\nwithin a process     {noise.within:.2%}   ({noise.residuals.size} generations)")
-    print(f"between processes τ  {noise.tau:.2%}   ({processes} processes, {len(tests)} tests)")
     m = len(tests)
-    print(f"\nunchanged sessions of {m} test{'s' if m > 1 else ''}, simulated with this noise:\n")
+    counted = f"{m} test{'s' if m > 1 else ''}"
+    print(f"between processes τ  {noise.tau:.2%}   ({processes} processes, {counted})")
+    print(f"\nunchanged sessions of {counted}, simulated with this noise:\n")
     print("tolerance  fail against 3 stored runs  tests left inconclusive  fail in an A/B")
     found = false_alarms(noise, m)
     for alarms in found:
         print(f"{alarms.tolerance:>8.0%}  {alarms.stored:>26.1%}  {alarms.open:>23.1%}  {alarms.interleaved:>14.1%}")
     supported = supported_tolerance(found)
     if supported is None:
-        print(print(f"\nno tolerance up to {found[-1].tolerance:.0%} is supported: too noisy for absolute latency"))
+        print(f"\nno tolerance up to {found[-1].tolerance:.0%} is supported: too noisy for absolute latency")
     else:
         print(f"\nthis machine supports a tolerance of {supported:.0%} (fluxperf_max_slowdown = {supported:g})")
     return 0

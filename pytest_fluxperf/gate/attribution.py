@@ -60,6 +60,9 @@ _NOT_CAUSES = frozenset({"recipe", "model", "device"})
 _OBSERVED = frozenset({"ran_attention", "ran_compiled_regions", "ran_matmul_dtypes", "ran_casts", "weight_dtypes"})
 """Facts of a watched step; a run with other warm-ups may have none, which says nothing."""
 
+_DTYPES = frozenset({"weight_dtypes", "ran_matmul_dtypes"})
+"""Observed facts that the recipe's dtype asks for, where no quantization asks for another."""
+
 _BUSY_ENOUGH = 0.90
 _LESS_BUSY = 0.03
 _SLOWER_CLOCK = 0.03
@@ -158,6 +161,8 @@ def _facts(measurement: Measurement, baseline: Baseline) -> Iterator[str]:
         clause = f"{_LABELS.get(key, key.replace('_', ' '))} {_shown(before)} → {_shown(after)}"
         if key == "ran_attention":
             clause += f" (asked for: {new.get('attention_asked', 'nothing, torch chooses')})"
+        elif key in _DTYPES and "dtype" in new and "quantization" not in new:
+            clause += f" (asked for: {new['dtype']})"
         elif key == "ran_compiled_regions" and not after:
             clause = f"nothing runs compiled any more: {clause}"
         yield clause

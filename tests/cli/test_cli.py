@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
@@ -48,6 +49,30 @@ def test_compare_exits_by_the_verdict(recorded, capsys):
     assert main(["compare", old, recorded(session(base, "same"), "same.json")]) == 0
     assert main(["compare", old, recorded(session(base, "slow", 1.2), "slow.json")]) == 1
     assert "regressed" in capsys.readouterr().out
+
+
+def test_compare_that_judges_nothing_fails(recorded, capsys):
+    base = session(documents.passing(), "old")
+    elsewhere = msgspec.structs.replace(base, hardware=msgspec.structs.replace(base.hardware, name="NVIDIA L4"))
+    assert main(["compare", recorded(base, "old.json"), recorded(elsewhere, "new.json")]) == 1
+    assert "gated nothing, so it fails" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("tau", "last"),
+    [
+        (0.001, "this machine supports a tolerance of 2% (fluxperf_max_slowdown = 0.02)"),
+        (0.5, "no tolerance up to 17% is supported: too noisy for absolute latency"),
+    ],
+)
+def test_gate_check_says_which_tolerance_this_machine_supports(tau, last, capsys, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    made = tau * rng.standard_normal((4, 1)) + 0.001 * rng.standard_normal((4, 8))
+    monkeypatch.setattr("pytest_fluxperf.cli.gatecheck.measure_processes", lambda *_: {"a": made})
+    assert main(["gate-check", "--reports", str(tmp_path), "--", "x.py"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == last
+    assert any(line.startswith("between processes τ") and "(4 processes, 1 test)" in line for line in lines)
 
 
 def test_report_renders_again_and_merges_machines(recorded, tmp_path, capsys):

@@ -67,6 +67,18 @@ def test_casts_and_dtypes_are_named() -> None:
     assert found.attribution[0] == "dtypes of matrix products bfloat16 → float32"
 
 
+def test_dtypes_that_were_seen_are_told_with_the_one_asked_for() -> None:
+    asked = SEEN | {"dtype": "bfloat16"}
+    seen = {"dtype": "bfloat16", "weight_dtypes": ["float32"], "ran_matmul_dtypes": ["float32"]}
+    assert judged(seen, stored=baseline(asked)).attribution[:2] == (
+        "dtypes of the blocks' weights bfloat16 → float32 (asked for: bfloat16)",
+        "dtypes of matrix products bfloat16 → float32 (asked for: bfloat16)",
+    )
+    quantized = {"quantization": "Int8WeightOnlyConfig"}
+    found = judged(seen | quantized, stored=baseline(asked | quantized))
+    assert not any("asked for" in clause for clause in found.attribution)
+
+
 def test_a_step_that_was_not_watched_says_nothing() -> None:
     unwatched = {k: v for k, v in SEEN.items() if not k.startswith("ran_") and k != "weight_dtypes"}
     found = judged(stored=baseline(unwatched))
