@@ -10,6 +10,7 @@ import dataclasses
 import os
 import platform
 import socket
+import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ REPORTS_VARIABLE = "FLUXPERF_AB_REPORTS"
 _WITHOUT_FORCE: dict[str, Any] = {
     "maxfail": 0, "xmlpath": None, "htmlpath": None, "dist": "no", "tx": [], "numprocesses": None, "timeout": 0,
     "fluxperf_update": None, "fluxperf_append": False, "fluxperf_old_python": None, "fluxperf_strict": False,
+    "continue_on_collection_errors": True,
 }  # fmt: skip
 """Options that are the conductor's business, and their value here."""
 
@@ -102,6 +104,11 @@ class _Child:
             if manager.has_plugin(name):
                 manager.unregister(name=name)
 
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Remember modules that this environment cannot import: their tests are refused, the others can be compared."""
+        if report.failed:
+            self._refused[report.nodeid] = _import_error(report)
+
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Leave out what is no fluxperf test, and tests that this environment does not understand."""
@@ -117,6 +124,8 @@ class _Child:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Tell what was found, and take the plan."""
+        if sys.exc_info()[1] is not None:
+            return  # pytest calls this hook also when it refuses its arguments; it ends and its log says why
         items = {item.nodeid: item for item in session.items if BENCH in item.stash}
         found = Collected(tests=tuple(items), refused=self._refused)
         if items:
@@ -252,6 +261,13 @@ def memory_mib(device: str) -> tuple[float, float]:
 def _mib(path: str, name: str) -> float:
     lines = Path(path).read_text().splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+
+
+def _import_error(report: pytest.CollectReport) -> str:
+    """The exception that ended the import of a test module."""
+    lines = str(report.longrepr).splitlines()
+    raised = [line.removeprefix("E").strip() for line in lines if line.startswith("E ")]
+    return (raised or lines or ["it could not be collected"])[-1]
 
 
 def _one_line(report: pytest.TestReport) -> str:

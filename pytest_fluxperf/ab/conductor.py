@@ -193,7 +193,7 @@ class Conductor:
                     if trial.test in both:
                         self._pairs(trial, old, new)
                     else:
-                        reason = found_old.refused.get(trial.test, "it has no such test")
+                        reason = found_old.why_not(trial.test)
                         trial.fail("no baseline", f"the old environment cannot run it: {reason}")
                         trial.take("new", self._drive(new, trial))
                     self._tell(trial, number)
@@ -210,10 +210,7 @@ class Conductor:
     def _begin(self, old: Collected, new: Collected) -> None:
         """Make the trials of what was collected."""
         self.collected, self._profile_all = new, new.profile
-        for test, reason in new.refused.items():
-            raise FluxPerfError(f"{test}: {reason}")
-        if not new.tests:
-            raise FluxPerfError("no fluxperf test was collected; name the tests after --")
+        new.require_tests()
         if old.gpu and (old.gpu, old.hardware) != (new.gpu, new.hardware):
             raise FluxPerfError(f"the environments see different hardware: {old.hardware} and {new.hardware}")
         if not self._trials:

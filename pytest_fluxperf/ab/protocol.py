@@ -51,7 +51,7 @@ class Collected(Message, frozen=True, kw_only=True):
 
     tests: tuple[str, ...]
     refused: dict[str, str] = {}
-    """Tests whose recipe or marker this environment does not know, and why."""
+    """Tests whose recipe or marker this environment does not know, and modules it cannot import, and why."""
     lock: str | None = None
     """File of the device's lock."""
     gpu: str = ""
@@ -62,6 +62,18 @@ class Collected(Message, frozen=True, kw_only=True):
     """Whether the user wants every test profiled."""
     caveats: tuple[str, ...] = ()
     """What the model under test cannot tell."""
+
+    def why_not(self, test: str) -> str:
+        """Why ``test`` was not found."""
+        module = test.partition("::")[0]
+        return self.refused.get(test) or self.refused.get(module) or "it has no such test"
+
+    def require_tests(self) -> None:
+        """Raise FluxPerfError unless there are tests, and all that were asked for."""
+        for test, reason in self.refused.items():
+            raise FluxPerfError(f"{test}: {reason}")
+        if not self.tests:
+            raise FluxPerfError("no fluxperf test was collected; name the tests after --")
 
 
 class Prepared(Message, frozen=True, kw_only=True):

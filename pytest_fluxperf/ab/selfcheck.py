@@ -34,8 +34,8 @@ def measure_processes(
         with Side("checked", str(number), python, arguments, folder, timeout_s) as side:
             side.greet()
             found = side.collect()
-            if not found.tests or found.lock is None:
-                raise FluxPerfError("no fluxperf test was collected; name the tests after --")
+            found.require_tests()
+            assert found.lock is not None
             with FileLock(found.lock):
                 side.plan(Plan(tests=found.tests, least_pairs=LEAST_PAIRS, quality=False))
                 for test in found.tests:

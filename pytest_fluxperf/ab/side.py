@@ -195,6 +195,10 @@ def _last_words(log: Path) -> str:
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     except OSError:
         return ""
-    complaints = [line.removeprefix("ERROR: ") for line in lines if line.startswith(("ERROR: ", "Fatal Python error"))]
+    complaints = [
+        line.removeprefix("ERROR: ").removeprefix("python -m ").removeprefix("pytest: error: ")
+        for line in lines
+        if line.startswith(("ERROR: ", "Fatal Python error")) or "pytest: error: " in line
+    ]
     said = [*lines[-1:], *complaints][-1:]
     return said[0][:300] if said else ""

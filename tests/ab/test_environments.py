@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -266,6 +267,49 @@ def test_nothing_is_found_where_nothing_changed(pytester, monkeypatch, model, ol
     assert ran.ret == 0, ran.stdout.str() + ran.stderr.str()
     assert document["results"][0]["judgement"]["verdict"] == "passed"
     assert document["gated"] == 1
+
+
+def test_a_module_that_the_old_environment_cannot_import_is_no_baseline(pytester, monkeypatch, model, old, new) -> None:
+    newer = """
+        import slowphase
+        if slowphase.DECODE == 1.0:
+            raise ImportError("slowphase has no such recipe yet")
+    """
+    pytester.makepyfile(test_newer=textwrap.dedent(newer) + SUITE.replace(", MORE", ""))
+    arguments = ("--", "--gpu=cpu", f"--fluxperf-model={model}")
+    ran, document = compare(
+        pytester, monkeypatch, "ab", "--old", str(old), "--new", str(new), *arguments, more="max_slowdown=0.2"
+    )
+    verdicts = {result["test"]: result["judgement"] for result in document["results"]}
+    assert {test: judgement["verdict"] for test, judgement in verdicts.items()} == {
+        "test_newer.py::test_recipe[fp32]": "no baseline",
+        "test_suite.py::test_recipe[fp32]": "passed",
+    }
+    assert "slowphase has no such recipe yet" in verdicts["test_newer.py::test_recipe[fp32]"]["message"]
+    # what the environment under test cannot import is never left out in silence
+    ran, _ = compare(pytester, monkeypatch, "ab", "--old", str(new), "--new", str(old), *arguments)
+    assert ran.ret == 4
+    ran.stderr.fnmatch_lines(["fluxperf: test_newer.py: ImportError: slowphase has no such recipe yet"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["nowhere.py"], "file or directory not found: nowhere.py"),
+        (["--nothing-like-it"], "unrecognized arguments: --nothing-like-it"),
+        (["test_suite.py", "-k", "nothing"], "no fluxperf test was collected; name the tests after --"),
+    ],
+)
+def test_mistakes_in_pytests_arguments_are_told_by_pytest(
+    pytester, monkeypatch, model, old, arguments, complaint
+) -> None:
+    ran, _ = compare(
+        pytester, monkeypatch, "ab", "--old", str(old), "--new", str(old), "--",
+        "--gpu=cpu", f"--fluxperf-model={model}", *arguments,
+    )  # fmt: skip
+    assert ran.ret == 4
+    ran.stderr.fnmatch_lines([f"fluxperf: *{complaint}*"])
+    assert len(ran.stderr.lines) == 1
 
 
 def test_an_environment_without_the_plugin_is_an_error(pytester, monkeypatch, tmp_path, old) -> None:
