@@ -167,3 +167,11 @@ def test_pytest_arguments_belong_to_comparisons_only(capsys):
     with pytest.raises(SystemExit):
         main(["recipes", "--", "perf_tests"])
     assert "only ab and gate-check" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["ab", "--old", ".", "--new", "."], ["gate-check"]])
+@pytest.mark.parametrize("seconds", ["0", "-3", "nan", "inf", "soon"])
+def test_a_time_limit_is_a_positive_number_of_seconds(command, seconds, capsys):
+    with pytest.raises(SystemExit):
+        main([*command, f"--timeout={seconds}", "--", "x.py"])
+    assert f"argument --timeout: must be a positive number of seconds, not '{seconds}'" in capsys.readouterr().err
