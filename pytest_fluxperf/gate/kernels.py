@@ -47,9 +47,14 @@ def diff(
     )
 
 
-def headline(found: KernelDiff) -> tuple[KernelChange, float, str] | None:
-    """The family that explains most of the difference, its share and a clause; None where none points the same way."""
+def headline(found: KernelDiff, *, other_calls: bool = False) -> tuple[KernelChange, float, str] | None:
+    """The family that explains most of the difference, its share and a clause; None where none points the same way.
+
+    With ``other_calls`` only of those that ran another number of times.
+    """
     for change in found.changes:
+        if other_calls and change.baseline_calls == change.now_calls:
+            continue
         if change.change_s * found.difference_s > 0:
             how = {
                 "appeared": f"appeared ({change.now_calls} calls)",

@@ -121,6 +121,9 @@ def test_on_a_cpu_only_other_calls_lead_over_the_phases() -> None:
         found = judged(stored=stored, kernels=now)
         assert found.attribution[0].startswith("denoising")
         assert any(clause.startswith(("kernel gemm moved", "time outside of")) for clause in found.attribution[1:])
+    noisy = judged(stored=stored, kernels=on_cpu(2.4, gemm=2.1, softmax=0.4))
+    assert noisy.attribution[0].startswith("kernel softmax appeared"), "whatever else took longer at the time"
+    assert any(clause.startswith("kernel gemm moved") for clause in noisy.attribution[1:])
     appeared = judged(stored=stored, kernels=on_cpu(2.4, gemm=1.5, softmax=0.4))
     assert appeared.attribution[0].startswith("kernel softmax appeared (57 calls)")
 
