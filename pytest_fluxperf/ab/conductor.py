@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Literal
 
@@ -177,8 +178,8 @@ class Conductor:
             if first:
                 self._begin(found_old, found_new)
                 if self._terms.mode == "alternating":
-                    for trial in self._trials:
-                        trial.alternating = True
+                    for trial in self._trials:  # what the old one lacks is measured here, by the new one alone
+                        trial.alternating = trial.test in found_old.tests
             with self._device(found_new):
                 quality = first and self._terms.quality
                 plan = [trial for trial in self._open(alternating=False) if trial.test in found_new.tests]
@@ -278,6 +279,7 @@ class Conductor:
         The second ones profile what the first ones saw slower: none of them knows the verdict.
         """
         unreached: set[str] = set()
+        cannot: dict[str, Finished] = {}  # what the first old process said of tests it did not measure
         plan = self._open(alternating=True)
         done: dict[str, dict[str, list[Result]]] = {trial.test: {"old": [], "new": []} for trial in plan}
         for label, name in (("a", "old"), ("a", "new"), ("b", "new"), ("b", "old")):
@@ -288,6 +290,9 @@ class Conductor:
                     self._plan(side, here, self._terms.quality and number == 1 and label == "a")
                     for at, trial in enumerate(here):
                         self._current = trial
+                        if name == "new" and trial.test in cannot:
+                            self._old_cannot(trial, cannot.pop(trial.test), partial(self._drive, side, trial))
+                            continue
                         sides = done[trial.test]
                         wanted = self._profile_all and number == 1
                         wanted = wanted or _slower(sides["old"], sides["new"], trial.policy)
@@ -298,6 +303,8 @@ class Conductor:
                             sides[name].append(result)
                         elif name == "new":
                             self._new_cannot(trial, finished, taken=True)
+                        elif label == "a":
+                            cannot[trial.test] = finished
                         else:
                             self._old_cannot(trial, finished)
                         if side.lost:

@@ -195,7 +195,11 @@ def _comparison(found: Comparison | None) -> list[str]:
     """What two environments in turns came to."""
     if found is None:
         return []
-    how = "generations in turns" if found.mode == "interleaved" else "whole processes in turns (no memory for two)"
+    how = (
+        "generations in turns"
+        if found.mode == "interleaved"
+        else "whole processes in turns (no memory for two, or asked for)"
+    )
     left = "" if found.decided else ", not decided"
     return [
         f"- old and new environment, {how}: {percent(found.change)} ({percent(found.low)} … {percent(found.high)})"

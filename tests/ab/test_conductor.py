@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Any
 
 import pytest
 from fakechildren import Fakes, alive
@@ -97,7 +98,8 @@ def test_suspects_are_compared_in_the_order_given(fakes: Fakes) -> None:
     assert fakes.lines("old-1 plan") == ["old-1 plan c,b"]
 
 
-def test_what_the_old_environment_lacks_is_no_baseline(fakes: Fakes) -> None:
+@pytest.mark.parametrize("mode", ["interleaved", "alternating"])
+def test_what_the_old_environment_lacks_is_no_baseline(fakes: Fakes, mode: Any) -> None:
     fakes.scenarios["old"]["refused"] = {"grown": "unknown token 'newcache'"}
     fakes.tests(
         grown=(None, {"latency": 1.0}),
@@ -105,7 +107,7 @@ def test_what_the_old_environment_lacks_is_no_baseline(fakes: Fakes) -> None:
         both=({"skipped": "no CUDA"}, {"skipped": "no CUDA"}),
         same=SAME,
     )
-    trials = {t.test: t for t in fakes.run()}
+    trials = {t.test: t for t in fakes.run(mode=mode)}
     assert {name: verdict(t) for name, t in trials.items()} == {
         "grown": "no baseline", "missing": "no baseline", "both": "skipped", "same": "passed",
     }  # fmt: skip
