@@ -117,6 +117,20 @@ def test_what_runs_on_our_machines_can_read_the_code_and_nothing_else(name, job)
     assert description["concurrency"]["queue"] == "max"
 
 
+@pytest.mark.parametrize(("name", "job"), SELF_HOSTED)
+def test_what_runs_on_our_machines_keeps_caches_and_an_artifact(name, job):
+    description = workflow(name)["jobs"][job]
+    assert description["env"]["HF_HOME"].endswith("/huggingface")
+    owner = "github.run_id" if name == "update-baselines" else "github.event.pull_request.number"
+    assert owner in description["env"]["TORCHINDUCTOR_CACHE_DIR"]  # no request writes what main will run
+    assert [s for s in description["steps"] if s.get("uses", "").startswith("actions/upload-artifact@")]
+
+
+def test_a_fork_cannot_order_baselines():
+    condition = " ".join(workflow("update-baselines")["jobs"]["order"]["if"].split())
+    assert "&& github.event.pull_request.head.repo.full_name == github.repository" in condition
+
+
 @pytest.mark.parametrize(("name", "job"), JOBS)
 def test_no_expression_stands_inside_a_script(name, job):
     for step in workflow(name)["jobs"][job]["steps"]:
