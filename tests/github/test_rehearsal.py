@@ -1,4 +1,4 @@
-"""The dependency gate from pins to comment, on this machine: a pin moves and brings a slow-down."""
+"""The dependency gate from pins to comment, on this machine and its model: a pin moves and brings a slow-down."""
 
 from __future__ import annotations
 
@@ -16,15 +16,21 @@ from actions import ROOT, Runner, script
 TESTS = """
 import time
 
-import numpy as np
 import planted
 import pytest
 
 
-@pytest.mark.fluxperf(prompts=["one", "two", "three", "four"], seeds=[0], size=64, max_slowdown=0.1)
-def test_served(flux_inputs):
-    time.sleep(planted.SECONDS)
-    return np.random.default_rng(len(flux_inputs["prompt"])).random((64, 64, 3))
+@pytest.fixture
+def served(flux):
+    handle = flux.vae.decoder.register_forward_pre_hook(lambda *_: time.sleep(planted.SECONDS))
+    yield flux
+    handle.remove()
+
+
+@pytest.mark.fluxperf(steps=2, size=64, samples=4, max_slowdown=0.5)
+@pytest.mark.parametrize("flux", ["fp32+fora"], indirect=True)
+def test_served(served, flux_inputs):
+    return served(**flux_inputs).images
 """
 
 
@@ -75,7 +81,7 @@ def runner(tmp_path):
         wheels, workspace = tmp_path / "wheels", tmp_path / "workspace"
         wheels.mkdir()
         workspace.mkdir()
-        for version, seconds in (("1.0", 0.05), ("1.1", 0.05), ("2.0", 0.075)):
+        for version, seconds in (("1.0", 0.0), ("1.1", 0.0), ("2.0", 0.5)):
             wheel(wheels, version, seconds)
         environment = {
             "GPU": "cpu",
@@ -120,7 +126,9 @@ def test_a_pin_that_slows_a_recipe_down_blocks_and_is_named(runner):
     assert status == 1
     assert annotations.startswith("::error file=perf_tests/test_served.py,title=")
     text = comment(here)
-    assert "regressed" in text.splitlines()[0]
+    assert "1 of 1 regressed" in text.splitlines()[0]
+    assert "fp32+fora" in text
+    assert "why: decoding +0.5" in text, "the first suspect"
     assert "why: planted 1.0 → 2.0" in text
     assert "<code>1.0</code>" in text
     assert "<code>2.0</code>" in text
