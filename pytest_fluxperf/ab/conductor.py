@@ -235,7 +235,9 @@ class Conductor:
         ready = new.ask(Go())
         if isinstance(ready, Finished):
             self._new_cannot(trial, ready)
-            self._leave(old, "the new environment cannot run it")
+            known = self._drive(old, trial)  # what was lost is shown, and is a failure, not a skip
+            trial.take("old", known)
+            self._held["old"] = known.held_mib
             return
         assert isinstance(ready, Prepared)
         if warm.workload != ready.workload or warm.generations != ready.generations:

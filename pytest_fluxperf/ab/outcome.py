@@ -10,6 +10,7 @@ import msgspec
 from pytest_fluxperf.ab.conductor import Trial, trace_folder
 from pytest_fluxperf.baseline.codec import BASELINE_FORMAT
 from pytest_fluxperf.baseline.environment import diff
+from pytest_fluxperf.gate.attribution import attribute_broken
 from pytest_fluxperf.gate.verdict import judge
 from pytest_fluxperf.quality.metrics import Metrics
 from pytest_fluxperf.quality.reference import compare
@@ -80,7 +81,7 @@ def result_of(trial: Trial, hardware: Hardware, folder: Path, metrics: Sequence[
         duration_s=round(sum(r.duration_s for r in known), 3),
     )
     if trial.trouble:
-        return msgspec.structs.replace(result, judgement=_troubled(trial))
+        return msgspec.structs.replace(result, judgement=_troubled(trial, result.measurement, baseline))
     if trial.interleaved is None or baseline is None:
         return Skipped(test=trial.test, recipe=first.recipe, reason="the comparison ended before it")
     drift = _drift(trial, folder, metrics)
@@ -179,11 +180,17 @@ def _traces(result: Result) -> list[str]:
     return [str(trace_folder(result.run.session) / PurePath(trace).relative_to(TRACES)) for trace in table.traces]
 
 
-def _troubled(trial: Trial) -> Judgement:
+def _troubled(trial: Trial, measurement: Measurement, baseline: Baseline | None) -> Judgement:
+    """The verdict on what could not be compared; what is broken says what differs from the old environment."""
     assert trial.trouble is not None
+    differs: tuple[str, ...] = ()
+    environment = trial.environments.get("new")
+    if trial.trouble.verdict == "broken" and trial.new and baseline is not None and environment is not None:
+        differs = attribute_broken(measurement, baseline, environment)
     return Judgement(
         verdict=trial.trouble.verdict,
         message=trial.trouble.message,
+        attribution=differs,
         gated=trial.trouble.verdict != "no baseline",
     )
 

@@ -64,6 +64,11 @@ def ab(request: Request) -> int:
     if environment is None:
         raise FluxPerfError(conductor.ended or f"the new environment ran none of the tests; see the logs in {folder}")
     ended = [f"the comparison ended early: {conductor.ended}"] if conductor.ended else []
+    lost = [
+        f"{trial.test}: {trial.trouble.verdict}: {trial.trouble.message}"
+        for trial, one in zip(trials, made, strict=True)
+        if trial.trouble and not isinstance(one, Result)
+    ]
     document = RunDocument(
         format=RESULTS_FORMAT,
         session=run,
@@ -77,21 +82,22 @@ def ab(request: Request) -> int:
         gated=sum(result.judgement.gated for result in results),
         results=results,
         skipped=tuple(skipped for skipped in made if isinstance(skipped, Skipped)),
-        warnings=(*found.caveats, *ended),
+        warnings=(*found.caveats, *ended, *lost),
         duration_s=round(time.monotonic() - start, 3),
     )
-    return _reported(document, folder, strict=found.strict)
+    return _reported(document, folder, failed=bool(lost), strict=found.strict)
 
 
-def _reported(document: RunDocument, folder: Path, *, strict: bool) -> int:
+def _reported(document: RunDocument, folder: Path, *, failed: bool, strict: bool) -> int:
+    """Write and print it; the exit status. ``failed`` where something failed that left no result."""
     paths = write_reports(document, folder)
     for line in terminal_summary(document, shutil.get_terminal_size().columns):
         print(line)
     if not document.gated:
         print("fluxperf: this comparison gated nothing, so it fails")
     print(f"report: {os.path.relpath(paths.html)}")
-    failed = [result for result in document.results if fails(result.judgement, strict=strict, update=None)]
-    return int(bool(failed) or not document.gated or (strict and bool(document.skipped)))
+    failed |= any(fails(result.judgement, strict=strict, update=None) for result in document.results)
+    return int(failed or not document.gated or (strict and bool(document.skipped)))
 
 
 def _made(folder: Path) -> Path:

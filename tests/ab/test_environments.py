@@ -312,6 +312,31 @@ def test_mistakes_in_pytests_arguments_are_told_by_pytest(
     assert len(ran.stderr.lines) == 1
 
 
+@pytest.mark.parametrize("does", ["os.kill(os.getpid(), 9)", "pytest.skip('torchao does not import')"])
+def test_what_only_the_new_environment_cannot_run_fails(pytester, monkeypatch, model, old, new, does) -> None:
+    """Also beside a test that passes: a skip or the end of a process is no way out of the gate."""
+    lost = f"""
+import os
+import slowphase
+
+
+@pytest.mark.fluxperf(steps=2, size=32, prompts=["a red circle"], seeds=[0], MORE)
+def test_lost(flux, flux_inputs):
+    if slowphase.DECODE > 1:
+        {does}
+    return flux(**flux_inputs).images
+"""
+    ran, document = compare(
+        pytester, monkeypatch, "ab", "--old", str(old), "--new", str(new), "--",
+        "--gpu=cpu", f"--fluxperf-model={model}", more="max_slowdown=0.5", suite=SUITE + lost,
+    )  # fmt: skip
+    assert ran.ret == 1, ran.stdout.str() + ran.stderr.str()
+    found = {r["test"].partition("::")[2]: r["judgement"]["verdict"] for r in document["results"]}
+    assert found["test_recipe[fp32]"] == "passed"
+    assert found.get("test_lost", "broken") == "broken"
+    assert "test_lost" in ran.stdout.str()
+
+
 def test_an_environment_without_the_plugin_is_an_error(pytester, monkeypatch, tmp_path, old) -> None:
     import venv
 

@@ -91,6 +91,15 @@ def test_a_version_that_does_not_know_profiles_is_compared_all_the_same(fakes: F
     assert result.judgement.kernels is None
 
 
+def test_what_is_broken_says_what_differs(fakes: Fakes) -> None:
+    black = {"latency": 1.0, "problem": "picture of prompt 1 of 8 is black"}
+    fakes.tests(black=({"latency": 1.0}, black), lost=({"latency": 1.0}, {"skipped": "torchao does not import"}))
+    found = {t.test: compared(t, fakes.folder).judgement for t in fakes.run()}
+    assert {name: judgement.verdict for name, judgement in found.items()} == {"black": "broken", "lost": "broken"}
+    assert "slowphase old → new" in found["black"].attribution
+    assert not found["lost"].attribution, "the new one measured nothing that could differ"
+
+
 def test_what_a_comparison_measured_explains_the_change(fakes: Fakes) -> None:
     """Every block counts, and the old environment is what it is compared with."""
     for scenario in fakes.scenarios.values():
