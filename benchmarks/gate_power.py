@@ -69,7 +69,7 @@ class Noise:
 
 
 HOST_BOUND = Noise(tau=0.02, within=0.009, process=0.013)
-"""Of short generations whose kernels wait for the host: FP8 with compiled blocks and a step cache on an H200."""
+"""Of short generations whose device waits for the host: FP8 with compiled blocks and a step cache on an H200."""
 
 PROFILES = {
     "steady": Noise(within=0.001, drift=0.0, spikes=0.0, process=0.0015),
@@ -162,8 +162,12 @@ def stage_one(runs: int, n: int | None = None) -> Gate:
     return gate
 
 
-def stage_two(runs: int, confidence: float = PASS_CONFIDENCE_AB) -> Gate:
-    """Ours with the old environment at hand: what stage one does not pass is interleaved."""
+def stage_two(runs: int, confidence: float = PASS_CONFIDENCE_AB, m: int = M) -> Gate:
+    """Ours with the old environment at hand: what stage one does not pass is interleaved.
+
+    Other values of ``confidence``, at which stage one passes, and ``m``, by which a comparison's chance to fail is
+    divided, are what was considered and not chosen.
+    """
 
     def gate(case: Case, rng: np.random.Generator) -> tuple[set[int], int]:
         session = simulate(case, runs, rng)
@@ -175,7 +179,7 @@ def stage_two(runs: int, confidence: float = PASS_CONFIDENCE_AB) -> Gate:
             while True:
                 blocks.append(interleaved(case.noise_of(c), case.change(c), rng))
                 cost += 2 * blocks[-1].size
-                if (found := ab_decide(blocks, case.limit(c), M).decision) != "next block":
+                if (found := ab_decide(blocks, case.limit(c), m).decision) != "next block":
                     break
             if found == "regressed":
                 failed.add(c)
@@ -324,7 +328,7 @@ Job = tuple[str, Noise, float, int, int, bool]
 
 def work(job: Job) -> Power:
     name, noise, change, sessions, seed, alone = job
-    gate = GATES[name] if name in GATES else stage_one(*map(int, name.split()))
+    gate = ALL_GATES[name] if name in ALL_GATES else stage_one(*map(int, name.split()))
     return power(gate, noise, change, sessions, seed, alone)
 
 
@@ -377,6 +381,43 @@ def sizes(sessions: int, seed: int, pool: ProcessPoolExecutor) -> Iterator[str]:
             yield [kind, percent(tau), str(runs), str(n), *(percent(next(done).caught) for _ in changes)]
 
     yield from table(["rule", "τ", "stored runs", "prompts", *(f"+{c:.0%}" for c in changes)], rows())
+
+
+CONSIDERED = {f"A/B, passed at {confidence}": stage_two(3, confidence) for confidence in (0.95, 0.975, 0.99)}
+ALL_GATES = GATES | CONSIDERED | {"A/B, shared": stage_two(3), "A/B, alone": stage_two(3, m=1)}
+
+
+def considered(sessions: int, seed: int, pool: ProcessPoolExecutor) -> Iterator[str]:
+    """The confidence at which stage one passes, and what it leaves open."""
+    plan = [(name, replace(PROFILES["usual"], tau=tau)) for name in CONSIDERED for tau in (0.005, 0.01)]
+    jobs = []
+    for name, noise in plan:
+        jobs += [(name, noise, change, sessions // 2, seed, False) for change in (0.0, 0.03)]
+        jobs.append((name, noise, 0.03, 10 * sessions, seed + 1, True))
+    done = iter(pool.map(work, jobs))
+
+    def rows() -> Iterator[Sequence[str]]:
+        for name, noise in plan:
+            quiet, slowed, alone = next(done), next(done), next(done)
+            missed = f"{1 - alone.caught:.2%}"
+            yield [name, percent(noise.tau), missed, f"{quiet.cost:.1f}", f"{slowed.cost:.1f}"]
+
+    yield from table(["rule", "τ", "+3 % missed", "generations, unchanged", "generations, one slowed"], rows())
+    rng = np.random.default_rng(seed + 2)
+    case = Case(PROFILES["usual"])
+    for runs in (1, 3, 5):
+        found = [v for _ in range(sessions // 4) for _, v in verdicts(case, simulate(case, runs, rng))]
+        share = found.count("inconclusive") / len(found)
+        yield f"inconclusive in stage one, nothing changed, {runs} stored runs: {share:.1%}"
+
+
+def noisy_everywhere(sessions: int, seed: int, pool: ProcessPoolExecutor) -> Iterator[str]:
+    """Unchanged sessions of thirty host-bound configurations, their 5 % shared or not."""
+    names = ("A/B, alone", "A/B, shared")
+    done = pool.map(work, [(name, replace(HOST_BOUND, tau=0.01), 0.0, sessions, seed, False) for name in names])
+    yield from table(
+        ["rule", "false"], ([name, percent(found.any_failed)] for name, found in zip(names, done, strict=True))
+    )
 
 
 def profiles(sessions: int, seed: int, pool: ProcessPoolExecutor) -> Iterator[str]:
@@ -503,6 +544,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ),
             ("Share of regressions seen, one configuration of 30", sizes(sessions, options.seed + 100, pool)),
             ("Other noise", profiles(sessions, options.seed + 200, pool)),
+            ("When stage one passes, with an old environment", considered(sessions, options.seed + 500, pool)),
+            ("Thirty host-bound configurations, tolerance 2 %", noisy_everywhere(sessions, options.seed + 600, pool)),
             (
                 f"The CPU rule: {trials} configurations each, tolerance 17 %, m = 20",
                 cpu(trials, options.seed + 300, pool),

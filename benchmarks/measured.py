@@ -34,7 +34,9 @@ def sections() -> Iterator[tuple[str, str]]:
     yield "kernels", kernel_breakdown.show(read("kernels"), longest=12)
     yield "repeatability", fenced(repeatability.show(read("repeatability")))
     sessions = sorted(MEASUREMENTS.glob("h200-results*.json"))
-    yield "sessions", fenced(repeatability.show({"rows": repeatability.analyse(repeatability.read(sessions))}))
+    busy = repeatability.busy(sessions)
+    rows = [{**row, "busy": busy[row["recipe"]]} for row in repeatability.analyse(repeatability.read(sessions))]
+    yield "sessions", fenced(repeatability.show({"rows": rows}))
     compared = {title: found for title, found in read("ab").items() if isinstance(found, dict)}
     yield "ab", fenced("\n".join(ab_full_size.show(title, found) for title, found in compared.items()))
 

@@ -48,6 +48,31 @@ def read(paths: list[Path]) -> list[dict[str, list[float]]]:
     ]
 
 
+def busy(paths: list[Path]) -> dict[str, float]:
+    """Recipe → share of the time in which the device was busy by NVML, the median of all generations of the sessions.
+
+    NVML samples; gaps of microseconds between kernels count as busy.
+    """
+    shares: dict[str, list[float]] = {}
+    for path in paths:
+        for result in json.loads(path.read_text())["results"]:
+            for made in result["measurement"]["generations"]:
+                if made.get("device_busy_s") is not None:
+                    shares.setdefault(result["recipe"], []).append(made["device_busy_s"] / made["latency_s"])
+    return {recipe: statistics.median(found) for recipe, found in shares.items()}
+
+
+def net_of_within(row: dict[str, Any]) -> float | None:
+    """Standard deviation between processes, less what n generations leave uncertain of a median.
+
+    That is 1.2533 s / sqrt(n) for normal noise of standard deviation s.
+    """
+    if row["within_cv"] is None or row["between_sd"] is None:
+        return None
+    left: float = row["between_sd"] ** 2 - (1.2533 * row["within_cv"]) ** 2 / row["n"]
+    return math.sqrt(max(0.0, left))
+
+
 def analyse(sessions: list[dict[str, list[float]]]) -> list[dict[str, Any]]:
     """One row a recipe that every session measured with as many prompts; spreads are of log latency."""
     rows = []
@@ -120,9 +145,19 @@ def show(result: dict[str, Any]) -> str:
     for row in result["rows"]:
         within = "-" if row["within_cv"] is None else f"{row['within_cv']:.2%}"
         between = "-" if row["between_sd"] is None else f"{row['between_sd']:.2%}"
+        net = "" if (left := net_of_within(row)) is None or row["n"] < 4 else f", {left:.2%} without the noise within"
+        ran = f", device busy {row['busy']:.0%}" if "busy" in row else ""
         lines.append(
             f"{row['recipe']:<48} p50 {row['p50_s']:7.4f} s, within {within}, between {between} "
-            f"(range {row['between_range']:.2%}; {row['processes']} processes, n={row['n']} each)"
+            f"(range {row['between_range']:.2%}{net}{ran}; {row['processes']} processes, n={row['n']} each)"
+        )
+    spreads = sorted(row["between_sd"] for row in result["rows"] if row["between_sd"] is not None)
+    if len(spreads) >= 10:
+        quiet = spreads[: math.ceil(0.8 * len(spreads))]
+        rms = math.sqrt(statistics.fmean(spread**2 for spread in quiet))
+        lines.append(
+            f"between, all {len(spreads)} recipes: {statistics.median(spreads):.2%} in the middle; "
+            f"root mean square of the quieter {len(quiet)}: {rms:.2%}"
         )
     return "\n".join(lines)
 

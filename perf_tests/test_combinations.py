@@ -21,7 +21,7 @@ HOST_BOUND = [f"{FP8}+teacache:0.6", "fastest"]
 # Two hit rates of each dense recipe, by which the cost model is checked (fluxperf cost).
 DEVICE_BOUND += [f"bf16+fbcache:0.3,computed={computed}" for computed in (4, 14)]
 HOST_BOUND += [f"{FP8}+fbcache:0.3,computed={computed}" for computed in (4, 14)]
-# Kernels so short that they wait for the host, which is noisier than a device (docs/gate.md, section 7).
+# The device waits for the host for a part of their time, and a host is noisier (docs/gate.md, section 8).
 NOISY = pytest.mark.fluxperf(max_slowdown=0.06)
 SMALL = ["bf16", "bf16+compile", "bf16+fora", "bf16+compile+fora"]
 

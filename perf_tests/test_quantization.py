@@ -11,7 +11,7 @@ WEIGHTS = [
     pytest.param("bf16+fp8wo", marks=GPU),
     pytest.param("bf16+int4wo", marks=(GPU, EXTRA)),
 ]
-# A thousand small kernels a step wait for the host: one session is not like another (docs/measured.md).
+# Uncompiled, its device waits for the host a third of the time: one session is not like another (docs/measured.md).
 NOISY = pytest.mark.fluxperf(max_slowdown=0.25)
 DYNAMIC = [  # quick only where compiled: see test_combinations.py
     pytest.param("bf16+fp8", marks=NOISY),

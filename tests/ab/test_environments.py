@@ -10,6 +10,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import causes
 import pytest
 from environments import make_environment
 
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "pipelines"))
 import tinyflux
 
 CONFTEST = """
+import pytest
 import slowphase
 import torch
 from pytest_fluxperf import session
@@ -33,6 +35,10 @@ class WorkClock:
         return end - start
 
 session.clock_for = lambda device: WorkClock()
+
+@pytest.fixture
+def fault():
+    return slowphase.FAULT
 
 def pytest_fluxperf_pipeline(pipe, recipe, config):
     if hasattr(pipe, "costed"):
@@ -66,75 +72,6 @@ import pytest
 def test_recipe(flux, flux_inputs):
     return flux(**flux_inputs).images
 """
-
-
-CAUSES_SUITE = """
-import pytest
-import slowphase
-import torch
-from conftest import WorkClock
-from torch.nn.attention import SDPBackend, sdpa_kernel
-
-mark = pytest.mark.fluxperf(steps=4, size=32, prompts=["a red circle"], seeds=[0], max_slowdown=0.02)
-
-
-def made(flux, inputs):
-    WorkClock.now += 0.05 if slowphase.FAULT else 0.0
-    return flux(**inputs).images
-
-
-@mark
-def test_attention(flux, flux_inputs):
-    with sdpa_kernel(SDPBackend.MATH if slowphase.FAULT else SDPBackend.FLASH_ATTENTION):
-        return made(flux, flux_inputs)
-
-
-@pytest.fixture
-def compiled(flux):
-    layers = [block.attn for block in flux.transformer.transformer_blocks]  # inside of what the clock counts
-    if not slowphase.FAULT:
-        for layer in layers:
-            layer.forward = torch.compile(layer.forward, backend="eager")
-    yield flux
-    for layer in layers:
-        vars(layer).pop("forward", None)
-
-
-@mark
-def test_compile(compiled, flux_inputs):
-    return made(compiled, flux_inputs)
-
-
-@mark
-def test_cast(flux, flux_inputs):
-    def upcast(module, inputs, output):
-        return tuple(x.double().float() for x in output) if isinstance(output, tuple) else output.double().float()
-
-    blocks = [*flux.transformer.transformer_blocks, *flux.transformer.single_transformer_blocks]
-    handles = [block.attn.register_forward_hook(upcast) for block in blocks] if slowphase.FAULT else []
-    try:
-        return made(flux, flux_inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@mark
-@pytest.mark.parametrize("flux", ["fp32+fbcache:0.9"], indirect=True)
-def test_cache(flux, flux_inputs):
-    if slowphase.FAULT:
-        from diffusers.hooks.first_block_cache import _FBC_LEADER_BLOCK_HOOK
-
-        flux.transformer.transformer_blocks[0]._diffusers_hook.get_hook(_FBC_LEADER_BLOCK_HOOK).threshold = 0.0
-    return flux(**flux_inputs).images
-"""
-
-CAUSES = {
-    "test_attention": "attention kernels that ran flash → math",
-    "test_compile": "nothing runs compiled any more: compiled regions a step 2 → 0",
-    "test_cast": "casts between dtypes a step ",
-    "test_cache": "the step cache answers nothing: computed steps ",
-}
 
 
 @pytest.fixture(scope="module")
@@ -229,12 +166,13 @@ def test_planted_causes_are_named(pytester, monkeypatch, model, old, undone) -> 
     """The first line of each attribution, from what the blocks measured and the profiles of both sides."""
     ran, document = compare(
         pytester, monkeypatch, "ab", "--all", "--old", str(old), "--new", str(undone), "--",
-        "--gpu=cpu", f"--fluxperf-model={model}", suite=CAUSES_SUITE,
+        "--gpu=cpu", f"--fluxperf-model={model}", suite=causes.SUITE,
     )  # fmt: skip
     assert ran.ret == 1, ran.stdout.str() + ran.stderr.str()
     found = {r["test"].partition("::")[2].partition("[")[0]: r["judgement"] for r in document["results"]}
-    assert {test: judgement["verdict"] for test, judgement in found.items()} == dict.fromkeys(CAUSES, "regressed")
-    for test, cause in CAUSES.items():
+    assert set(found) == set(causes.CAUSES)
+    for test, (verdict, cause) in causes.CAUSES.items():
+        assert (test, found[test]["verdict"]) == (test, verdict)
         assert found[test]["attribution"][0].startswith(cause), found[test]["attribution"]
 
 
