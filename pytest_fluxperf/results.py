@@ -197,7 +197,8 @@ class KernelDiff(Record, frozen=True, kw_only=True):
     others_s: float
     """What all families that are not listed changed by."""
     idle_s: float | None
-    """More time in which the device had nothing to do; None where the unprofiled latency is not known."""
+    """More time in which the device had nothing to do, as far as the profiled prompt and the difference both show it;
+    None where the unprofiled latency is not known."""
     unexplained_s: float
     """What is left: noise between generations, kernels that overlap, work outside of the profile."""
 

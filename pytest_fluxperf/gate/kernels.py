@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pytest_fluxperf.results import Kernel, KernelChange, KernelDiff, KernelTable
 
 LEAST_SHARE = 0.01
@@ -19,8 +21,10 @@ def diff(
     """Take the latency difference ``difference_s`` (seconds an image; default: of the tables' own latencies) apart.
 
     ``scale`` multiplies the old table's seconds, where another machine measured it. The result's parts sum to the
-    difference: listed families, the others, idle time of the device, and the unexplained rest. None when the tables
-    are of different kinds of device, or no difference is known.
+    difference: listed families, the others, idle time of the device, and the unexplained rest. Idle time is what a
+    difference leaves over when the time in which kernels ran is taken off. The difference of the one profiled prompt
+    holds the noise of its two generations, so nothing counts as idle that ``difference_s`` does not leave over too.
+    None when the tables are of different kinds of device, or no difference is known.
     """
     if old.device != new.device:
         return None
@@ -37,7 +41,8 @@ def diff(
     listed_s = sum(change.change_s for change in listed)
     idle_s = None
     if seen is not None:
-        idle_s = (_latency(new) - new.busy_s) - scale * (_latency(old) - old.busy_s)
+        busier = new.busy_s - scale * old.busy_s
+        idle_s = _agreed(seen - busier, difference - busier)
     return KernelDiff(
         difference_s=difference,
         changes=tuple(listed),
@@ -64,6 +69,11 @@ def headline(found: KernelDiff, *, other_calls: bool = False) -> tuple[KernelCha
             text = f"kernel {change.family} {how}: {_ms(change.change_s)} of {_ms(found.difference_s)} ms an image"
             return change, change.change_s / found.difference_s, text
     return None
+
+
+def _agreed(one: float, other: float) -> float:
+    """What two estimates have in common: the smaller of them, nothing where their signs differ."""
+    return math.copysign(min(abs(one), abs(other)), one) if one * other > 0 else 0.0
 
 
 def _ms(seconds: float) -> str:

@@ -55,6 +55,18 @@ def test_the_rest_is_shown():
     assert parts(found) == pytest.approx(0.25)
 
 
+def test_noise_of_the_profiled_prompt_is_no_idle_time():
+    """Taken on an H200: matrix products of 47 ms were added, and the profiled prompt was 43 ms slower by chance."""
+    added = {**OLD, "mm": (1990, 0.047), "gemm": (1000, 1.985)}
+    found = diff(table(OLD), table(added, idle=0.069), 0.057)
+    assert found.idle_s == pytest.approx(0.025)
+    assert found.unexplained_s == pytest.approx(0)
+    assert headline(found)[0].family == "mm"
+    shorter = diff(table(OLD), table(added, idle=0.069), 0.01)  # over all prompts, nothing idled
+    assert shorter.idle_s == 0
+    assert parts(shorter) == pytest.approx(0.01)
+
+
 def test_without_latencies_idle_time_is_not_known():
     old, new = (KernelTable(device="cuda", kernels=(), busy_s=0.0) for _ in range(2))
     assert diff(old, new) is None
