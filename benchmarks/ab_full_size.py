@@ -165,7 +165,7 @@ def main() -> int:
         (work / "test_full_size.py").write_text(SUITE.format(**vars(options)))
         old, same = environment(work / "old"), environment(work / "same")
         slow = environment(work / "slow", options.share)
-        for title, new in (("A/A", same), (f"injected {options.share:+.0%}", slow)):
+        for title, new in ((f"injected {options.share:+.0%}", slow), ("A/A", same)):
             result[title] = compare(title, old, new, work, options)
             if options.output:
                 options.output.write_text(json.dumps(result, indent=1) + "\n")

@@ -19,7 +19,7 @@ from common import Machine, options, report
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.pipelines.pool import survey
 
-LONG = ("compile:tuned", "fp32")
+LONG = ("compile:tuned", "compile:whole", "fp32")
 """Left out: minutes each."""
 
 
@@ -88,19 +88,29 @@ def main() -> int:
             machine.pool.make_room()
         row["wrong"] = row["state"] != "fine"
         rows.append(row)
-        print(
-            f"{row['token']:<36} apply {row.get('apply_s', '-'):>7} s, generation {row.get('generation_s', '-'):>7} s  "
-            f"{row['state']}",
-            flush=True,
-        )
+        print(line(row), flush=True)
         report(chosen, machine.facts() | {"rows": rows})
     report(chosen, machine.facts() | {"rows": rows})
-    for row in rows:
-        if "wrong" not in row:
-            print(f"{row['token']:<36} not run: {row['state']}")
-    wrong_rows = [row for row in rows if row.get("wrong")]
-    print(f"{sum('wrong' in row for row in rows)} tokens run, {len(wrong_rows)} wrong")
-    return int(bool(wrong_rows))
+    print("\n".join(ending(rows)))
+    return int(any(row.get("wrong") for row in rows))
+
+
+def line(row: dict[str, Any]) -> str:
+    """What came of a token that ran."""
+    apply, generation = (f"{row[name]:.3f}" if name in row else "-" for name in ("apply_s", "generation_s"))
+    return f"{row['token']:<36} apply {apply:>7} s, generation {generation:>7} s  {row['state']}"
+
+
+def ending(rows: list[dict[str, Any]]) -> list[str]:
+    """What did not run, and how many did."""
+    ran = [row for row in rows if "wrong" in row]
+    left_out = [f"{row['token']:<36} not run: {row['state']}" for row in rows if "wrong" not in row]
+    return [*left_out, f"{len(ran)} tokens run, {sum(row['wrong'] for row in ran)} wrong"]
+
+
+def show(rows: list[dict[str, Any]]) -> str:
+    """All that was printed."""
+    return "\n".join([*(line(row) for row in rows if "wrong" in row), *ending(rows)])
 
 
 if __name__ == "__main__":

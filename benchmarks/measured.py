@@ -8,17 +8,20 @@ Nothing is measured: the figures are those in docs/measurements/.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import ab_full_size
 import compile_time
+import every_recipe
 import harness_overhead
 import kernel_breakdown
 import one_base
 import repeatability
 
+from pytest_fluxperf.report.document import load_document
 from pytest_fluxperf.report.sections import write_section
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +34,10 @@ def sections() -> Iterator[tuple[str, str]]:
     yield "harness", fenced(harness_overhead.show(read("harness")))
     yield "compile", fenced(compile_time.show(read("compile")))
     yield "one base", fenced(one_base.show(read("one-base")))
+    yield "one base from disk", fenced(one_base.show(read("one-base-disk")))
+    yield "every", fenced(every_recipe.show(read("every")["rows"]))
     yield "kernels", kernel_breakdown.show(read("kernels"), longest=12)
+    yield "tried", tried(sorted(MEASUREMENTS.glob("h200-tried-*.json")))
     yield "repeatability", fenced(repeatability.show(read("repeatability")))
     sessions = sorted(MEASUREMENTS.glob("h200-results*.json"))
     busy = repeatability.busy(sessions)
@@ -39,6 +45,18 @@ def sections() -> Iterator[tuple[str, str]]:
     yield "sessions", fenced(repeatability.show({"rows": rows}))
     compared = {title: found for title, found in read("ab").items() if isinstance(found, dict)}
     yield "ab", fenced("\n".join(ab_full_size.show(title, found) for title, found in compared.items()))
+
+
+def tried(files: Iterable[Path]) -> str:
+    """What was measured once and is no recipe of the suite."""
+    lines = ["| recipe | p50 s | least s | most s | first picture s | n |", "|---|--:|--:|--:|--:|--:|"]
+    for result in (result for file in files for result in load_document(file).results):
+        measured = result.measurement
+        latencies = [generation.latency_s for generation in measured.generations]
+        p50, least, most = statistics.median(latencies), min(latencies), max(latencies)
+        first = (measured.prepare_s or 0.0) + measured.warmup_s[0]
+        lines.append(f"| `{result.recipe}` | {p50:.3f} | {least:.3f} | {most:.3f} | {first:.1f} | {len(latencies)} |")
+    return "\n".join(lines) + "\n"
 
 
 def read(name: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import statistics
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from common import Machine, in_process, options, report
 
 GPU = "bf16,bf16+cudnn+compile,bf16+cudnn+fp8+compile"
 CPU = "fp32,fp32+fora"
+
+LEAST_PROCESSES = 3
+"""Of sessions of the suite: some measured only a part of it."""
 
 
 def run(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -74,10 +78,12 @@ def net_of_within(row: dict[str, Any]) -> float | None:
 
 
 def analyse(sessions: list[dict[str, list[float]]]) -> list[dict[str, Any]]:
-    """One row a recipe that every session measured with as many prompts; spreads are of log latency."""
+    """One row a recipe that :data:`LEAST_PROCESSES` measured, or all if they are fewer; spreads are of log latency."""
     rows = []
-    for recipe in sorted(set.intersection(*(set(session) for session in sessions))):
-        runs = [[math.log(value) for value in session[recipe]] for session in sessions]
+    found = Counter(recipe for session in sessions for recipe in session)
+    least = min(LEAST_PROCESSES, len(sessions))
+    for recipe in sorted(recipe for recipe, times in found.items() if times >= least):
+        runs = [[math.log(value) for value in session[recipe]] for session in sessions if recipe in session]
         prompts = min(map(len, runs))
         runs = [values[:prompts] for values in runs]
         centres = [statistics.median(values[i] for values in runs) for i in range(prompts)]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 GPU = pytest.mark.not_on_cpu(reason="one way to compile is enough to test the gate on a CPU")
+EXTRA = (GPU, pytest.mark.extra)
 LONG = (GPU, pytest.mark.long)
 OTHERS = [
+    pytest.param("bf16+cudnn+compile:tuned", marks=EXTRA),
+    pytest.param("bf16+cudnn+fp8+compile:tuned", marks=EXTRA),
     pytest.param("bf16+compile:whole", marks=LONG),
-    pytest.param("bf16+cudnn+compile:tuned", marks=LONG),
-    pytest.param("bf16+cudnn+fp8+compile:tuned", marks=LONG),
-    pytest.param("bf16+tensorrt", marks=(GPU, pytest.mark.extra)),
+    pytest.param("bf16+cudnn+fp8+compile:whole", marks=LONG),
+    pytest.param("bf16+tensorrt", marks=EXTRA),
 ]
 
 

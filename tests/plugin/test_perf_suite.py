@@ -89,7 +89,7 @@ PUBLISHED = {
         "bf16+fora",
     ],
     "test_quantization.py": ["bf16+fp8", "bf16+fp8wo", "bf16+int8", "bf16+int8wo", "bf16+int4wo"],
-    "test_compile.py": ["bf16+compile", "bf16+compile:whole", "bf16+cudnn+compile:tuned", "bf16+tensorrt"],
+    "test_compile.py": ["bf16+compile", "bf16+cudnn+compile:tuned", "bf16+compile:whole", "bf16+tensorrt"],
     "test_combinations.py": [
         "bf16+fa2+teacache:0.6",
         "bf16+fa2+fbcache:0.3",
@@ -175,7 +175,7 @@ def test_what_a_cpu_leaves_out_says_why(suite):
 def test_long_tests_and_fifty_pictures_run_on_request_only(suite, on_h100):
     _, collected = suite("--gpu=h100", "--collect-only", "-q")
     on_request = {
-        "it takes minutes on a GPU; run it by -m long": ["compile:tuned", "compile:whole", "[fp32]"],
+        "it takes minutes on a GPU; run it by -m long": ["compile:whole", "[fp32]"],
         "it makes 50 pictures a test; run it by -m prompts50": ["fifty_small"],
     }
     for reason, parts in on_request.items():

@@ -103,13 +103,12 @@ def _needs_tensorrt(token: Token, recipe: Recipe, device: str) -> str | None:
     return needs_package("torch_tensorrt", "torch-tensorrt") or needs_cuda(device)
 
 
-_TUNING: dict[str, Any] = {
-    "coordinate_descent_tuning": True,
-    "coordinate_descent_check_all_directions": True,
-    "force_fuse_int_mm_with_mul": True,
-}
-"""Inductor options that search kernels' launch parameters: minutes of compiling for a few percent. torchao sets them
-for the whole process when it quantizes, unless told not to; here they are asked for by name."""
+_TUNING: dict[str, Any] = {"max_autotune_pointwise": True, "force_fuse_int_mm_with_mul": True}
+"""Inductor options that choose the launch parameters of fused kernels among more candidates, compiled by all cores.
+
+What torchao would set for the whole process goes on to search by coordinate descent, one candidate after the other; on
+an H200 that compiles two minutes longer for one percent (docs/measured.md).
+"""
 
 
 register(
