@@ -7,6 +7,7 @@ the ``flux`` fixture is set up, and measures and judges when pytest calls the te
 from __future__ import annotations
 
 import dataclasses
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ import numpy as np
 
 from pytest_fluxperf.baseline.codec import as_stored
 from pytest_fluxperf.baseline.names import baseline_path
-from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.errors import FluxPerfError, Unavailable
 from pytest_fluxperf.gate.interleaved import Interleaved
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.statistics import PASS_CONFIDENCE_AB
@@ -125,21 +126,40 @@ class Bench:
         return self.session.recipe(asked, self.settings.steps)
 
     def prepare(self, recipe: str | None = None, progress: Progress = _untold) -> Any:
-        """Load and optimize the pipeline of this test; returns it. Raises :class:`Unavailable`."""
+        """Load and optimize the pipeline of this test; returns it.
+
+        Raises :class:`Unavailable` when this environment cannot run the recipe, unless a baseline shows that one could:
+        then what was lost is a failure.
+        """
         if self.prepared is not None:
             raise FluxPerfError(f"{self.test} asks for two pipelines; a test measures one (parametrize it instead)")
         asked = recipe if recipe is not None else self.settings.recipe
         self.recipe = self.session.recipe(asked, self.settings.steps)
-        self.session.require(self.recipe)
-        progress("waiting for the device", 0, 0, None)
-        with self.session.device_lock():
-            progress("being prepared", 0, 0, None)
-            with self._on_reference():
-                self._reference_pictures(progress)  # first, since it uses the same loaded base
-            start = time.perf_counter()
-            self.prepared = self.session.acquire(self.recipe, self.workload)
-            self.prepare_s = time.perf_counter() - start
+        with self._what_ran_must_run():
+            self.session.require(self.recipe)
+            progress("waiting for the device", 0, 0, None)
+            with self.session.device_lock():
+                progress("being prepared", 0, 0, None)
+                with self._on_reference():
+                    self._reference_pictures(progress)  # first, since it uses the same loaded base
+                start = time.perf_counter()
+                self.prepared = self.session.acquire(self.recipe, self.workload)
+                self.prepare_s = time.perf_counter() - start
         return self.prepared.pipe
+
+    @contextmanager
+    def _what_ran_must_run(self) -> Iterator[None]:
+        """An optimization that its baseline knows and this environment lacks is lost, not left out."""
+        try:
+            yield
+        except Unavailable as error:
+            # Of two environments in turns, the conductor knows what the other one can run.
+            if self.session.turns is None and self.session.store.load(self.test) is not None:
+                path = os.path.relpath(self.session.store.path(self.test))
+                raise FluxPerfError(
+                    f"{error}; it could run when its baseline was recorded (to give it up, delete {path})"
+                ) from None
+            raise
 
     def release(self) -> None:
         """Give the pipeline back; what the next test's recipe has in common with this one's stays applied."""

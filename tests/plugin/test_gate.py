@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from pytest_fluxperf.pipelines import pool
+
 
 def test_an_unchanged_rerun_passes(recorded):
     result = recorded.run()
@@ -225,3 +227,25 @@ def test_a_recipe_that_cannot_run_is_a_skip_that_says_what_is_missing(project):
     strict = project.run("--fluxperf-strict")
     strict.assert_outcomes(errors=1)
     strict.stdout.fnmatch_lines(["*fp8 needs a CUDA GPU*--fluxperf-strict fails what cannot run*"])
+
+
+def test_a_recipe_that_ran_and_cannot_any_more_fails_by_its_baseline(recorded, monkeypatch):
+    """An upgrade took away what an optimization needs: no skip among tests that pass, which nobody reads."""
+
+    def lacking(recipe, device):
+        return "needs the package diffusers>=99" if recipe.token("cache") else None
+
+    monkeypatch.setattr(pool, "unavailable", lacking)
+    result = recorded.run()
+    result.assert_outcomes(passed=1, errors=1)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        [
+            "recipe fp32+fbcache:0.5: needs the package diffusers>=99; it could run when its baseline was recorded "
+            "(to give it up, delete baselines/cpu/test_suite/test_recipe_*.json)"
+        ]
+    )
+    assert recorded.judgement("fbcache")["verdict"] == "broken"
+    for path in recorded.baselines.rglob("test_recipe*fbcache*.json"):
+        path.unlink()
+    assert recorded.run().ret == 0  # as it says
