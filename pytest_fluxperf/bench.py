@@ -31,7 +31,7 @@ from pytest_fluxperf.measure.inputs import GenerationInputs
 from pytest_fluxperf.measure.observe import Observation, first_step
 from pytest_fluxperf.options import ItemSettings
 from pytest_fluxperf.pipelines.compiling import limit_met
-from pytest_fluxperf.pipelines.shortage import shortage
+from pytest_fluxperf.pipelines.shortage import SHORT, shortage
 from pytest_fluxperf.quality import images, reference
 from pytest_fluxperf.results import (
     FAILING,
@@ -343,7 +343,7 @@ class Bench:
         if (reason := shortage(cause)) is not None:
             assert cause is not None
             cause.__traceback__ = None  # its frames hold the tensors
-            return None, f"the device's memory does not suffice {error}: {reason}"
+            return None, f"{SHORT} {error}: {reason}"
         first = (str(cause).splitlines() or [""])[0]
         if (limit := limit_met(cause)) is not None:
             first = f"dynamo's {limit} was met"
@@ -547,9 +547,7 @@ class Bench:
         except RuntimeError as error:
             if (reason := shortage(error)) is None:
                 raise
-            raise FluxPerfError(
-                f"reference recipe {self.reference}: the device's memory does not suffice: {reason}"
-            ) from None
+            raise FluxPerfError(f"reference recipe {self.reference}: {SHORT}: {reason}") from None
         finally:
             if not session.paired:
                 prepared.park()

@@ -368,8 +368,10 @@ class Comparison(Record, frozen=True, kw_only=True):
     """An A/B comparison: two environments that took turns on one device."""
 
     mode: Literal["interleaved", "alternating"]
-    """Interleaved: the turn passed between generations (AB BA AB ...). Alternating: whole processes took turns (ABBA),
-    since two copies did not fit in memory; each block then holds two passes a side."""
+    """Interleaved: the turn passed between generations (AB BA AB ...). Alternating: whole processes took turns (ABBA);
+    each block then holds two passes a side."""
+    reason: str = ""
+    """Why whole processes took turns: two copies did not fit in memory, or it was asked for."""
     blocks: tuple[Block, ...]
     change: float
     """Relative change of the latency; positive is slower."""

@@ -39,6 +39,7 @@ from pytest_fluxperf.gate.interleaved import (
     judge_blocks,
 )
 from pytest_fluxperf.gate.policy import Policy
+from pytest_fluxperf.pipelines.shortage import SHORT
 from pytest_fluxperf.results import TRACES, Block, Environment, Result, Verdict
 
 Mode = Literal["auto", "interleaved", "alternating"]
@@ -87,6 +88,8 @@ class Trial:
 
     test: str
     alternating: bool = False
+    reason: str = ""
+    """Why whole processes alternate."""
     old: list[Result] = field(default_factory=list)
     new: list[Result] = field(default_factory=list)
     environments: dict[str, Environment] = field(default_factory=dict)
@@ -121,6 +124,13 @@ class Trial:
             self.policy = tolerant(done.policy, Policy)
         (self.old if side == "old" else self.new).append(result)
         return result if result.run is not None or result.measurement.unfit else None
+
+    def alternate(self, reason: str) -> None:
+        """Have whole processes take turns from here on, and begin anew: their blocks are of another kind."""
+        self.alternating, self.reason = True, reason
+        self.interleaved = None
+        for known in (self.old, self.new, self.blocks):
+            known.clear()
 
     def fail(self, verdict: Verdict, message: str) -> None:
         """End it."""
@@ -179,7 +189,8 @@ class Conductor:
                 self._begin(found_old, found_new)
                 if self._terms.mode == "alternating":
                     for trial in self._trials:  # what the old one lacks is measured here, by the new one alone
-                        trial.alternating = trial.test in found_old.tests
+                        if trial.test in found_old.tests:
+                            trial.alternate("as asked for")
             with self._device(found_new):
                 quality = first and self._terms.quality
                 plan = [trial for trial in self._open(alternating=False) if trial.test in found_new.tests]
@@ -224,16 +235,22 @@ class Conductor:
         """One test: both warm up, then they take turns AB BA AB ..."""
         warm = old.ask(Go())
         if isinstance(warm, Finished):
-            self._old_cannot(trial, warm, lambda: self._drive(new, trial))
+            if not self._no_room(trial, warm, new):
+                self._old_cannot(trial, warm, lambda: self._drive(new, trial))
             return
         assert isinstance(warm, Prepared)
         if self._terms.mode == "auto" and not fits(warm, self._held["new"]):
-            trial.alternating = True
+            trial.alternate(
+                f"two copies do not fit in memory: the old environment's holds {warm.held_mib:.0f} MiB, and "
+                f"{warm.free_mib + self._held['new']:.0f} MiB are there for the new one's"
+            )
             for side in (old, new):
-                self._leave(side, "two copies do not fit in memory")
+                self._leave(side, trial.reason)
             return
         ready = new.ask(Go())
         if isinstance(ready, Finished):
+            if self._no_room(trial, ready, old):
+                return
             self._new_cannot(trial, ready)
             known = self._drive(old, trial)  # what was lost is shown, and is a failure, not a skip
             trial.take("old", known)
@@ -253,6 +270,8 @@ class Conductor:
                     seconds[side.name].append(made.latency_s)
                     continue
                 assert isinstance(made, Finished)
+                if self._no_room(trial, made, new if side is old else old):
+                    return
                 if side is old:
                     self._old_cannot(trial, made, lambda: self._drive(new, trial))
                 else:
@@ -272,6 +291,14 @@ class Conductor:
             self._old_cannot(trial, done["old"])
         else:
             self._judge(trial, [before], [after])
+
+    def _no_room(self, trial: Trial, done: Finished, other: Side) -> bool:
+        """Whether a side lacked the memory that the other one holds; then whole processes take turns."""
+        if self._terms.mode != "auto" or SHORT not in (why := self._why(done)):
+            return False
+        trial.alternate(f"beside the {other.name} environment's copy {why}")
+        self._leave(other, trial.reason)
+        return True
 
     # -- whole processes in turns --------------------------------------------------------------------------
 
@@ -428,9 +455,11 @@ class Conductor:
         if run_new is None:
             return
         finished = run_new()
-        if trial.take("new", finished) is None and done.skipped and finished.skipped:
+        if trial.take("new", finished) is not None:
+            return
+        if done.skipped and finished.skipped:
             trial.trouble, trial.skipped = None, finished.skipped
-        elif finished.result is None:
+        else:
             trial.fail("broken", f"neither environment can run it: {self._why(finished)}")
 
     def _new_cannot(self, trial: Trial, done: Finished, *, taken: bool = False) -> None:
@@ -456,7 +485,7 @@ class Conductor:
             verdict = "undecided" if trial.interleaved.another_block else found.verdict
             said = f"{verdict}: {found.message}"
         else:
-            said = "does not fit in memory twice: whole processes will alternate"
+            said = f"whole processes will alternate: {trial.reason}"
         self._show(f"block {number}: {trial.test}: {said}")
 
 

@@ -46,6 +46,7 @@ def comparison_of(trial: Trial, place: str = "") -> Comparison | None:
     old, new = trial.environments["old"], trial.environments["new"]
     return Comparison(
         mode="alternating" if trial.alternating else "interleaved",
+        reason=trial.reason,
         blocks=tuple(trial.blocks),
         change=finding.change,
         low=finding.low,

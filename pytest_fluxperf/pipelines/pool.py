@@ -20,7 +20,7 @@ from pytest_fluxperf.pipelines.models import ModelInfo
 from pytest_fluxperf.pipelines.optimizations import attention
 from pytest_fluxperf.pipelines.optimizations.base import Applied, Host, Optimization, Stage, optimizations
 from pytest_fluxperf.pipelines.optimizations.whole import expand
-from pytest_fluxperf.pipelines.shortage import shortage
+from pytest_fluxperf.pipelines.shortage import SHORT, shortage
 from pytest_fluxperf.pipelines.steps import StepLog
 from pytest_fluxperf.recipe import Recipe, Token, parse, specs, variants
 
@@ -214,7 +214,7 @@ class Pool:
             if reason is None:
                 raise
         self.make_room()
-        raise FluxPerfError(f"recipe {recipe}: the device's memory does not suffice: {reason}")
+        raise FluxPerfError(f"recipe {recipe}: {SHORT}: {reason}")
 
     def _prepare(self, recipe: Recipe, steps: int, replica: int) -> Prepared:
         expanded = expand(recipe, self.device)

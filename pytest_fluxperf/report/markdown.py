@@ -198,7 +198,7 @@ def _comparison(found: Comparison | None) -> list[str]:
     how = (
         "generations in turns"
         if found.mode == "interleaved"
-        else "whole processes in turns (no memory for two, or asked for)"
+        else "whole processes in turns" + (f" ({escape(shorten(found.reason, 300))})" if found.reason else "")
     )
     left = "" if found.decided else ", not decided"
     return [

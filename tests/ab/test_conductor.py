@@ -10,6 +10,7 @@ import pytest
 from fakechildren import Fakes, alive
 
 from pytest_fluxperf.ab.conductor import fits
+from pytest_fluxperf.ab.outcome import comparison_of
 from pytest_fluxperf.ab.protocol import Prepared
 from pytest_fluxperf.errors import FluxPerfError
 
@@ -191,6 +192,43 @@ def test_two_copies_that_do_not_fit_alternate(fakes: Fakes) -> None:
     assert (trials["big"].alternating, verdict(trials["big"])) == (True, "regressed")
     assert not fakes.lines("new-1 big warm"), "checked before the second copy is loaded"
     assert "alternating processes" in trials["big"].interleaved.finding.message
+    assert trials["big"].reason == (
+        "two copies do not fit in memory: the old environment's holds 40000 MiB, and 38100 MiB are "
+        "there for the new one's"
+    )
+
+
+@pytest.mark.parametrize("side", ["old", "new"])
+@pytest.mark.parametrize("at", ["warm", 3])
+def test_memory_that_turns_out_not_to_suffice_for_two_makes_processes_alternate(
+    fakes: Fakes, side: str, at: str | int
+) -> None:
+    """The second copy needs more than the first one held, which nobody knows beforehand."""
+    short = {"latency": 1.0, "short": at}
+    fakes.tests(before=SAME, big=(short, SAME[1]) if side == "old" else (SAME[0], short), after=SAME)
+    trials = {t.test: t for t in fakes.run()}
+    assert {test: verdict(t) for test, t in trials.items()} == dict.fromkeys(("before", "big", "after"), "passed")
+    assert [t.alternating for t in trials.values()] == [False, True, False]
+    assert [len(block.new_s) for block in trials["big"].blocks] == [16]
+    assert "the device's memory does not suffice in warm-up" in trials["big"].reason
+    result = comparison_of(trials["big"])
+    assert result is not None
+    assert result.reason == trials["big"].reason
+
+
+def test_what_neither_runs_whole_in_processes_of_its_own_is_broken(fakes: Fakes) -> None:
+    short = {"latency": 1.0, "problem": "the device's memory does not suffice in warm-up: it needed 2.50 GiB more"}
+    fakes.tests(big=(short, short))
+    (trial,) = fakes.run(mode="alternating")
+    assert verdict(trial) == "broken"
+    assert trial.trouble.message.startswith("neither environment can run it: the device's memory does not suffice")
+
+
+def test_interleaving_that_was_asked_for_is_not_given_up(fakes: Fakes) -> None:
+    fakes.tests(big=(SAME[0], {"latency": 1.0, "short": "warm"}))
+    (trial,) = fakes.run(mode="interleaved")
+    assert verdict(trial) == "broken"
+    assert "memory does not suffice" in trial.trouble.message
 
 
 def test_fits_counts_what_the_second_process_holds_already() -> None:

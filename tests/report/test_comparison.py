@@ -6,6 +6,7 @@ import msgspec
 import pytest
 import report_documents as documents
 
+from pytest_fluxperf.report.html import render_html
 from pytest_fluxperf.report.markdown import render_markdown
 from pytest_fluxperf.results import Block, Comparison, RunDocument
 
@@ -37,7 +38,11 @@ def document(tmp_path, **changes) -> RunDocument:
     ("changes", "said"),
     [
         ({}, "generations in turns"),
-        ({"mode": "alternating"}, "whole processes in turns"),
+        ({"mode": "alternating"}, "whole processes in turns: +6.1 %"),
+        (
+            {"mode": "alternating", "reason": "no room <for> two"},
+            "whole processes in turns (no room &lt;for&gt; two): ",
+        ),
         ({"decided": False}, "not decided"),
     ],
 )
@@ -46,3 +51,8 @@ def test_the_summary_names_change_interval_and_mode(tmp_path, changes, said) -> 
     assert "+6.1 %" in text
     assert "32 generations in 2 blocks" in text
     assert said in text
+
+
+def test_the_page_says_why_whole_processes_took_turns(tmp_path) -> None:
+    page = render_html([document(tmp_path, mode="alternating", reason="no room <for> two")], [tmp_path])
+    assert "Whole processes took turns: no room &lt;for&gt; two." in page
