@@ -129,10 +129,11 @@ class Side:
         try:
             hello = self._channel.receive(self._timeout_s)
         except ProtocolError as error:
-            raise FluxPerfError(
-                f"the {self.name} environment ({self._python}) {self._how(error)}; does it have pytest-fluxperf with "
-                f"A/B protocol {PROTOCOL}?"
-            ) from None
+            how = self._how(error)
+            remedy = ""
+            if "No module named" in how or "Error importing plugin" in how:
+                remedy = f"; does it have pytest-fluxperf with A/B protocol {PROTOCOL}?"
+            raise FluxPerfError(f"the {self.name} environment ({self._python}) {how}{remedy}") from None
         if not isinstance(hello, Hello) or hello.protocol != PROTOCOL:
             theirs = "something else"
             if isinstance(hello, Hello):

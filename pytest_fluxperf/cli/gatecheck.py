@@ -24,7 +24,8 @@ def gate_check(arguments: tuple[str, ...], processes: int, reports: Path, timeou
     print(f"\nwithin a process     {noise.within:.2%}   ({noise.residuals.size} generations)")
     m = len(tests)
     counted = f"{m} test{'s' if m > 1 else ''}"
-    print(f"between processes τ  {noise.tau:.2%}   ({processes} processes, {counted})")
+    low, high = noise.tau_range
+    print(f"between processes τ  {noise.tau:.2%}   ({processes} processes, {counted}; {low:.2%} to {high:.2%} at 90 %)")
     print(f"\nunchanged sessions of {counted}, simulated with this noise:\n")
     print("tolerance  fail against 3 stored runs  tests left inconclusive  fail in an A/B")
     found = false_alarms(noise, m)

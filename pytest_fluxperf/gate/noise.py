@@ -22,6 +22,7 @@ MOST_OPEN = 0.25
 """Share of unchanged configurations that may stay inconclusive against a stored baseline."""
 
 _SESSIONS = 400
+_DRAWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Noise:
     """Standard deviation within a process (1.4826 MAD about each prompt's centre)."""
     tau: float
     """Standard deviation between processes."""
+    tau_range: tuple[float, float]
+    """Where it lies with 90 % confidence."""
     processes: int
     residuals: Array
     """All deviations of generations from their prompt's centre in their own process."""
@@ -41,20 +44,26 @@ def measure_noise(tests: Sequence[Array]) -> Noise:
     """Noise of tests, each log latencies (processes, prompts) of processes in which nothing changed.
 
     Per test ``m_r`` is the median over prompts of a process's deviation from the prompts' centres, ``tau^2`` the mean
-    over tests of the variance of ``m_r``. With few processes tau is known roughly: with four, within a factor of 2.
+    over tests of the variance of ``m_r``. How well it is known follows from the chi-squared distribution of a variance
+    with (processes - 1) degrees of freedom a test.
     """
     if not tests or any(x.ndim != 2 or x.shape[0] < 2 or not x.shape[1] for x in tests):
         raise ValueError("two processes or more and one prompt or more are needed")
-    residuals, variances = [], []
+    residuals, variances, degrees = [], [], 0
     for x in tests:
         deviations = x - prompt_centres(x)
         shifts = np.median(deviations, axis=1)
         variances.append(float(shifts.var(ddof=1)))
+        degrees += shifts.size - 1
         residuals.append((deviations - shifts[:, None]).ravel())
     pooled = np.concatenate(residuals)
+    tau = math.sqrt(float(np.mean(variances)))
+    chi_squared = np.random.default_rng(0).chisquare(degrees, _DRAWS)
+    low, high = (tau * math.sqrt(degrees / np.quantile(chi_squared, q)) for q in (0.95, 0.05))
     return Noise(
         within=float(1.4826 * np.median(np.abs(pooled - np.median(pooled)))),
-        tau=math.sqrt(float(np.mean(variances))),
+        tau=tau,
+        tau_range=(low, high),
         processes=max(x.shape[0] for x in tests),
         residuals=pooled,
     )

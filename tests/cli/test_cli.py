@@ -72,7 +72,7 @@ def test_gate_check_says_which_tolerance_this_machine_supports(tau, last, capsys
     assert main(["gate-check", "--reports", str(tmp_path), "--", "x.py"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == last
-    assert any(line.startswith("between processes τ") and "(4 processes, 1 test)" in line for line in lines)
+    assert any(line.startswith("between processes τ") and "(4 processes, 1 test; " in line for line in lines)
 
 
 def test_report_renders_again_and_merges_machines(recorded, tmp_path, capsys):

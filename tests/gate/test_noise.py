@@ -22,6 +22,15 @@ def test_noise_within_and_between_processes_is_told_apart() -> None:
     assert measure_noise(processes(0.0, 0.002)).tau < 0.0015
 
 
+def test_how_well_the_noise_between_processes_is_known() -> None:
+    """Chi-squared with 3 degrees of freedom: 0.3518 and 7.8147 cut off 5 % each."""
+    one = measure_noise(processes(0.01, 0.002, tests=1, count=4))
+    low, high = (bound / one.tau for bound in one.tau_range)
+    assert (low, high) == (pytest.approx((3 / 7.8147) ** 0.5, rel=0.01), pytest.approx((3 / 0.3518) ** 0.5, rel=0.01))
+    many = measure_noise(processes(0.01, 0.002, tests=20))
+    assert many.tau_range[0] < 0.01 < many.tau_range[1] < 1.2 * many.tau
+
+
 def test_a_quiet_machine_supports_two_percent_and_a_noisy_one_does_not() -> None:
     quiet = false_alarms(measure_noise(processes(0.003, 0.002)), m=4)
     noisy = false_alarms(measure_noise(processes(0.05, 0.04)), m=4)
