@@ -76,7 +76,9 @@ def attach(item: pytest.Item, report: pytest.TestReport) -> None:
     if report.skipped and not payload:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         recipe = item.stash[BENCH].recipe if BENCH in item.stash else None
-        payload = msgspec.to_builtins(Skipped(test=item.nodeid, recipe=recipe, reason=reason.removeprefix("Skipped: ")))
+        marked = any(item.get_closest_marker(name) for name in ("skip", "skipif"))
+        skipped = Skipped(test=item.nodeid, recipe=recipe, reason=reason.removeprefix("Skipped: "), marked=marked)
+        payload = msgspec.to_builtins(skipped)
     if report.when == "setup" and report.failed and BENCH in item.stash:
         payload = _not_set_up(item, report)
     if payload.get("judgement", {}).get("verdict") in QUIET:

@@ -426,6 +426,8 @@ class Skipped(Record, frozen=True, kw_only=True):
     test: str
     recipe: str | None
     reason: str
+    marked: bool = False
+    """It was marked (skip, skipif): left out on purpose, not for want of something."""
 
 
 class PublishedFigure(Record, frozen=True, kw_only=True):

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import msgspec
 
 from pytest_fluxperf.baseline.codec import BASELINE_FORMAT
+from pytest_fluxperf.baseline.environment import hardware_differences
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.findings import baseline_log_latencies, log_latencies
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.statistics import TAIL_RATIO, pooled_tail
 from pytest_fluxperf.gate.verdict import judge
-from pytest_fluxperf.results import RESULTS_FORMAT, Baseline, Result, RunDocument
+from pytest_fluxperf.results import RESULTS_FORMAT, Baseline, Measurement, Result, RunDocument
 
 
 def tail_warning(results: Sequence[Result]) -> str | None:
@@ -43,8 +44,9 @@ def compare_documents(
 
     Returns ``new`` with its judgements replaced, ready for a report. ``policy`` holds for every test; its ``m`` is
     replaced by the number of tests that can be compared, and with ``own_tolerances`` its ``max_slowdown`` by what the
-    test was given in ``new``. Stored pictures are not compared again, so drift is not
-    judged. Tests of ``base`` that ``new`` lacks are warned about. Raises FluxPerfError when nothing can be compared.
+    test was given in ``new``. Stored pictures are not compared again, so drift is not judged. What ``base`` measured
+    and ``new`` could not run on the same hardware is broken; what it left out is warned about. Raises FluxPerfError
+    when nothing can be compared.
     """
     for document in (base, new):
         if document.format != RESULTS_FORMAT:
@@ -56,8 +58,9 @@ def compare_documents(
     if not common:
         raise FluxPerfError("the two sessions have no test in common that could be compared")
     policy = dataclasses.replace(policy, m=len(common))
+    lost = _lost(base, new)
     judged = []
-    for result in new.results:
+    for result in (*new.results, *lost):
         baseline = stored.get(result.test)
         own = result.max_slowdown if own_tolerances else None
         judgement = judge(
@@ -72,16 +75,34 @@ def compare_documents(
             reference=result.reference,
         )
         judged.append(msgspec.structs.replace(result, judgement=judgement, baseline=baseline, drift=None))
-    warnings = [f"{test} is in the first session only" for test in sorted(set(stored) - {r.test for r in new.results})]
+    warnings = [f"{test} is in the first session only" for test in sorted(set(stored) - {r.test for r in judged})]
     if tail := tail_warning(judged):
         warnings.append(tail)
     return msgspec.structs.replace(
         new,
         results=tuple(judged),
+        skipped=tuple(skip for skip in new.skipped if skip.test not in {result.test for result in lost}),
         gated=sum(result.judgement.gated for result in judged),
         warnings=tuple(warnings),
         update=None,
     )
+
+
+def _lost(base: RunDocument, new: RunDocument) -> list[Result]:
+    """What ``base`` measured and ``new`` could not run on the same hardware, as broken results."""
+    if hardware_differences(base.hardware, new.hardware):
+        return []
+    measured = {result.test: result for result in base.results if result.run is not None}
+    return [
+        msgspec.structs.replace(
+            measured[skip.test],
+            measurement=Measurement(generations=(), problems=(f"was skipped: {skip.reason}",)),
+            quality=None,
+            run=None,
+        )
+        for skip in new.skipped
+        if skip.test in measured and not skip.marked
+    ]
 
 
 def _as_baseline(document: RunDocument, result: Result, policy: Policy) -> Baseline | None:

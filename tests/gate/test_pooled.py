@@ -11,7 +11,7 @@ from pytest_fluxperf.baseline.update import record
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.pooled import compare_documents, tail_warning
-from pytest_fluxperf.results import RESULTS_FORMAT, Finding, Judgement, Result, RunDocument
+from pytest_fluxperf.results import RESULTS_FORMAT, Finding, Judgement, Result, RunDocument, Skipped
 
 JUDGED = Judgement(
     verdict="passed", message="", findings=(Finding(metric="latency", verdict="passed", tolerance=0.02),)
@@ -66,6 +66,23 @@ def test_two_recorded_sessions_are_judged_by_the_same_rule() -> None:
     assert compared.gated == 3
     assert compared.warnings == ("d is in the first session only",)
     assert "torch 2.11.0 → 2.12" in compared.results[1].judgement.message
+
+
+def test_what_was_measured_and_is_skipped_now_is_broken() -> None:
+    lost = (
+        Skipped(test="b", recipe=make.RECIPE, reason="needs torchao"),
+        Skipped(test="z", recipe=None, reason="long"),
+    )
+    left_out = Skipped(test="c", recipe=make.RECIPE, reason="takes minutes", marked=True)
+    base, new = document(*map(result, "abc")), document(result("a", 9), skipped=(*lost, left_out))
+    compared = compare_documents(base, new, Policy.of())
+    assert verdicts(compared) == {"a": "passed", "b": "broken"}
+    assert compared.results[1].judgement.message == "was skipped: needs torchao"
+    assert [skip.test for skip in compared.skipped] == ["z", "c"]
+    assert compared.gated == 2
+    assert compared.warnings == ("c is in the first session only",)
+    elsewhere = msgspec.structs.replace(new, hardware=msgspec.structs.replace(make.H100, name="NVIDIA H200"))
+    assert verdicts(compare_documents(base, elsewhere, Policy.of())) == {"a": "no baseline"}
 
 
 def test_each_test_may_keep_its_own_tolerance() -> None:

@@ -223,10 +223,23 @@ def test_a_recipe_that_cannot_run_is_a_skip_that_says_what_is_missing(project):
     result.assert_outcomes(skipped=1)
     assert result.ret == 1  # nothing was gated
     result.stdout.fnmatch_lines(["*this run gated nothing, so it fails*", "SKIPPED*fp8 needs a CUDA GPU*"])
-    assert project.results()["skipped"][0]["reason"].startswith("recipe bf16+fp8")
+    (skipped,) = project.results()["skipped"]
+    assert skipped["reason"].startswith("recipe bf16+fp8")
+    assert not skipped.get("marked")
     strict = project.run("--fluxperf-strict")
     strict.assert_outcomes(errors=1)
     strict.stdout.fnmatch_lines(["*fp8 needs a CUDA GPU*--fluxperf-strict fails what cannot run*"])
+
+
+def test_what_a_mark_leaves_out_is_told_from_what_cannot_run(project):
+    suite = project.pytester.path / "test_suite.py"
+    suite.write_text(
+        suite.read_text().replace("@pytest.mark.fluxperf", "@pytest.mark.skip('later')\n@pytest.mark.fluxperf", 1)
+    )
+    project.run()
+    skipped = project.results()["skipped"]
+    assert skipped
+    assert {(skip["reason"], skip["marked"]) for skip in skipped} == {("later", True)}
 
 
 def test_a_recipe_that_ran_and_cannot_any_more_fails_by_its_baseline(recorded, monkeypatch):
