@@ -5,8 +5,8 @@ Marks, each with the reason that a skip gives:
 - ``not_on_cpu``: left out on a CPU;
 - ``threshold``: one of several thresholds of a cache; with random weights, whose caches follow a fixed schedule, they
   are all the same, so one of them is enough;
-- ``extra``: beside the published tables; a short session leaves them out by ``-m "not extra"``;
-- ``long``, ``prompts50``: minutes each on a GPU; run by ``-m long``, ``-m prompts50``.
+- ``extra``, ``long``, ``prompts50``: beside the published tables, minutes each, 50 pictures each; on a GPU they run
+  only where ``-m`` names them, as in ``-m extra``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ import os
 
 import pytest
 
-ON_REQUEST = {"long": "takes minutes on a GPU", "prompts50": "makes 50 pictures a test"}
+ON_REQUEST = {
+    "extra": "is beside the published tables",
+    "long": "takes minutes on a GPU",
+    "prompts50": "makes 50 pictures a test",
+}
 
 
 ON_CPU: pytest.StashKey[bool] = pytest.StashKey()
@@ -38,7 +42,6 @@ def on_cpu(config: pytest.Config) -> bool:
 def pytest_configure(config: pytest.Config) -> None:
     """On a CPU use one thread: two that wait for each other suffer most from whatever else the machine does."""
     config.addinivalue_line("markers", "not_on_cpu(reason): recipes that the CPU suite leaves out")
-    config.addinivalue_line("markers", "extra: recipes beside the published tables")
     config.addinivalue_line("markers", "threshold: one of several thresholds of the same cache")
     for name, why in ON_REQUEST.items():
         config.addinivalue_line("markers", f"{name}: {why}; run by -m {name}")

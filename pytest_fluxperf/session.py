@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from functools import cached_property
@@ -335,13 +335,28 @@ class Session:
             pictures=self.folder,
         )
 
+    def _caches_to_know_of(self, results: Sequence[Result]) -> Iterator[str]:
+        """Step caches whose hits are not those that a serving team would see."""
+        if self.random:
+            return  # the model's caveats say so
+        if any("computed=" in (result.recipe or "") for result in results):
+            yield (
+                "step caches with computed=K follow a fixed schedule, whatever their threshold says: a way to measure, "
+                "never one to serve"
+            )
+        if any(result.measurement.facts.get("teacache_fitted_for_model") is False for result in results):
+            yield (
+                "TeaCache decides by the coefficients of FLUX.1-dev, which were not fitted to this model; fit them by: "
+                f"fluxperf calibrate teacache --model {self.info.source}"
+            )
+
     def document(self) -> RunDocument:
         """Everything the reports are made of."""
         import pytest_fluxperf
 
         results = tuple(self.results[test] for test in sorted(self.results))
         tail = tail_warning(results)
-        warnings = [*self.info.caveats, *([tail] if tail else [])]
+        warnings = [*self.info.caveats, *self._caches_to_know_of(results), *([tail] if tail else [])]
         figures: tuple[PublishedFigure, ...] = ()
         try:
             figures = published.beside(published.load(self.settings.baselines), (result.workload for result in results))

@@ -128,9 +128,10 @@ def read(path: Path) -> tuple[Published, ...]:
 def matching(published: Iterable[Published], recipe: str | None, workload: Workload) -> tuple[Published, ...]:
     """The figures of the same recipe, model, size and steps, on any GPU; the same dtype comes first.
 
-    Half-precision formats are one here: sources differ in which they used, and it hardly changes the speed. Random
-    weights match their model, since nothing but a step cache depends on the picture, and with a fixed schedule
-    (``computed=``) a cache has a spelling of its own, which no source has.
+    Under an optimization the half-precision formats are one: sources differ in which they used, and it hardly changes
+    the speed. A recipe that is a dtype and nothing else is compared with the same one alone. Random weights match their
+    model, since nothing but a step cache depends on the picture, and with a fixed schedule (``computed=``) a cache has
+    a spelling of its own, which no source has.
     """
     if recipe is None:
         return ()
@@ -171,7 +172,7 @@ def beside(published: Iterable[Published], workloads: Iterable[Workload]) -> tup
 
 def _key(recipe: str) -> tuple[str, str]:
     dtype, _, rest = recipe.partition("+")
-    return ("half" if dtype in _HALF else dtype, rest)
+    return ("half" if rest and dtype in _HALF else dtype, rest)
 
 
 def _with_speedups(table: Table, where: str) -> Table:

@@ -97,7 +97,7 @@ def _rendered(table: _Table, published: Sequence[Published]) -> Iterable[str]:
                     _memory(row, base),
                     _ready(row),
                     f"{len(row.made)} ({len(row.sessions)})",
-                    _published(matching(published, recipe, w)),
+                    _published(recipe, matching(published, recipe, w)),
                 ]
             )
             + " |"
@@ -107,7 +107,8 @@ def _rendered(table: _Table, published: Sequence[Published]) -> Iterable[str]:
     yield (
         f"Speed-up{'s are over ' + named if named else ': no reference was measured'}. Ready after: loading or "
         "switching, and the first picture, in the slowest session. Published: seconds and speed-up over the source's "
-        "own base, on the GPU named; see baselines/published for sources and what to know of them."
+        "own base, on the GPU named and in the dtype named where it is another; what to know of those with * is noted "
+        "beside them in baselines/published."
     )
     if table.sessions:
         yield f"\nWall time of the sessions: {'; '.join(table.sessions.values())}."
@@ -143,12 +144,16 @@ def _ready(row: _Row) -> str:
     return f"{max(times):.1f}" if times else "–"
 
 
-def _published(found: Sequence[Published]) -> str:
+def _published(recipe: str | None, found: Sequence[Published]) -> str:
     cells = []
     for entry in found:
         seconds = "" if entry.seconds is None else f"{entry.seconds:g} s"
         speedup = "" if entry.figure.speedup is None else f"{entry.figure.speedup:.2f}×"
         estimate = "" if entry.figure.measured else ", estimated"
         n = "" if entry.figure.n is None else f", n={entry.figure.n}"
-        cells.append(f"{' '.join(filter(None, (seconds, speedup)))} ({entry.table.gpu.upper()}{n}{estimate})")
+        theirs = str(entry.figure.recipe).partition("+")[0]
+        dtype = "" if theirs == str(recipe).partition("+")[0] else f", {theirs}"
+        mark = "*" if entry.figure.note else ""
+        figure = " ".join(filter(None, (seconds, speedup)))
+        cells.append(f"{figure}{mark} ({entry.table.gpu.upper()}{dtype}{n}{estimate})")
     return "; ".join(cells)

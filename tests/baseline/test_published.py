@@ -64,7 +64,9 @@ def test_matching_takes_recipe_model_size_and_steps(shipped):
     def gpus(recipe, **changes):
         return [e.table.gpu for e in published.matching(shipped, recipe, workload(**(FLUX | changes)))]
 
-    assert gpus("bf16") == ["a100", "h100", "h200", "a100", "h100"]  # those in bf16, then those in fp16
+    assert gpus("bf16") == ["a100", "h100", "h200"]
+    assert gpus("fp16") == ["a100", "h100"]
+    assert gpus("bf16+fa2") == gpus("fp16+fa2") == ["a100", "h100"]  # measured in fp16
     assert gpus("bf16+teacache:0.6") == ["a100", "h100"]
     assert gpus("bf16+compile", model="flux-dev@random") == ["h200"]
     assert gpus("fp32") == gpus(None) == gpus("bf16+fbcache:0.3,computed=8", model="flux-dev@random") == []

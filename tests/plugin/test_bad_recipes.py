@@ -106,6 +106,28 @@ def test_a_fixture_that_fails_is_told_in_every_report(project):
     assert not list(project.baselines.rglob("*.json"))
 
 
+def test_a_cache_that_is_run_for_twice_its_steps_is_told_from_true_guidance(project):
+    """Both call the transformer eight times where the cache was set up for four steps."""
+    project.pytester.makepyfile(
+        test_suite="""
+        import pytest
+
+        TWICE = {"num_inference_steps": 8}
+        GUIDED = {"negative_prompt": "a blue circle", "true_cfg_scale": 2.0}
+
+        @pytest.mark.fluxperf(steps=4, size=32, prompts=["a red circle"], warmup=1, reference="none")
+        @pytest.mark.parametrize("more", [TWICE, GUIDED], ids=["twice", "guided"])
+        @pytest.mark.parametrize("flux", ["fp32+magcache"], indirect=True)
+        def test_recipe(flux, flux_inputs, more):
+            return flux(**{**flux_inputs, **more}).images
+        """
+    )
+    project.run("--fluxperf-update").assert_outcomes(passed=1, failed=1)
+    verdict = project.judgement("twice")
+    assert verdict["verdict"] == "broken"
+    assert "was set up for 4 denoising steps, but the generation ran 8" in verdict["message"]
+
+
 def test_strict_fails_what_cannot_run(project):
     project.pytester.makepyfile(test_suite=f"RECIPES = ['bf16+fp8']\n{SUITE}")
     result = project.run("--fluxperf-update", "--fluxperf-strict")

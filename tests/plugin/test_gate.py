@@ -34,6 +34,20 @@ def test_facts_are_the_same_after_they_were_stored(project):
     assert "coefficients" not in json.dumps(judgement)
 
 
+def test_a_cache_whose_hits_nobody_would_see_is_named_as_such(project):
+    """A fixed schedule, and TeaCache with another model's coefficients."""
+    suite = project.pytester.path / "test_suite.py"
+    suite.write_text(suite.read_text().replace("fbcache:0.5", "teacache:9,computed=2"))
+    result = project.run("--fluxperf-update")
+    schedule, coefficients = project.results()["warnings"]
+    assert "computed=K follow a fixed schedule" in schedule
+    assert "never one to serve" in schedule
+    assert coefficients.startswith("TeaCache decides by the coefficients of FLUX.1-dev, which were not fitted to this")
+    assert "fluxperf calibrate teacache --model /" in coefficients
+    result.stdout.fnmatch_lines(["warning: step caches with computed=K*", "warning: TeaCache decides by*"])
+    assert "never one to serve" in (project.runs[-1] / "summary.md").read_text()
+
+
 def test_ten_percent_more_in_one_phase(recorded):
     result = recorded.run(fault="slow decode")
     result.assert_outcomes(passed=1, failed=1)

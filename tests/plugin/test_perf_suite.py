@@ -78,6 +78,8 @@ def on_gpu(suite, on_h100):
     return collected
 
 
+EVEN_EXTRA = "extra or not extra"
+
 PUBLISHED = {
     "test_dtype.py": ["bf16", "fp16", "fp32"],
     "test_attention.py": ["bf16+cudnn", "bf16+fa2", "bf16+fa2:package", "bf16+fa3", "bf16+fa4", "bf16+sage"],
@@ -175,6 +177,7 @@ def test_what_a_cpu_leaves_out_says_why(suite):
 def test_long_tests_and_fifty_pictures_run_on_request_only(suite, on_h100):
     _, collected = suite("--gpu=h100", "--collect-only", "-q")
     on_request = {
+        "it is beside the published tables; run it by -m extra": ["efficient", "compile:tuned"],
         "it takes minutes on a GPU; run it by -m long": ["compile:whole", "[fp32]"],
         "it makes 50 pictures a test; run it by -m prompts50": ["fifty_small"],
     }
@@ -217,7 +220,9 @@ def test_a_package_that_is_not_installed_is_named_before_anything_is_loaded(suit
 
     monkeypatch.setattr(loading, "load", refuse)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None)
-    result, _ = suite("--gpu=h100", "-rs", "-k", "fa2:package or fa3 or fa4 or sage or xformers or tensorrt")
+    result, _ = suite(
+        "--gpu=h100", "-rs", "-k", "package or fa3 or fa4 or sage or xformers or tensorrt", "-m", EVEN_EXTRA
+    )
     result.assert_outcomes(skipped=6)
     for package in (
         "flash-attn>=",
