@@ -39,24 +39,44 @@ def require(info: ModelInfo) -> None:
 
 
 def how_to_fetch(repository: str) -> str:
-    """The remedy for weights that are not on this machine."""
-    return f"fetch it with `hf download {repository}`, or give a folder with --fluxperf-model=PATH"
+    """The remedy for weights that are not on this machine, where nobody knows whether the hub would give them."""
+    return (
+        "give a folder with --fluxperf-model=PATH, or fetch it: `hf auth login` if it is gated or private, then "
+        f"`hf download {repository}`"
+    )
 
 
 def gated(repository: str) -> str:
     """What to say of weights whose licence has to be accepted."""
     return (
-        f"{repository} is gated: accept its licence at https://huggingface.co/{repository}, then `hf auth login`, "
-        f"and {how_to_fetch(repository)}"
+        f"{repository} is gated: accept its licence at https://huggingface.co/{repository}, then `hf auth login` "
+        f"and `hf download {repository}`; or give a folder with --fluxperf-model=PATH"
     )
 
 
 def absent(repository: str) -> str:
     """What to say of a repository that the hub does not show."""
     return (
-        f"the hub has no {repository}, or it is private: see https://huggingface.co/{repository}, or log in with "
-        "`hf auth login`"
+        f"the hub has no {repository}, or it is private: check the name at https://huggingface.co/{repository}; if it "
+        f"is private, `hf auth login`, then `hf download {repository}`"
     )
+
+
+def lack(repository: str) -> str | None:
+    """What keeps a hub model from being loaded without the hub: absent, or partly downloaded; None if it is whole.
+
+    Raises ImportError without huggingface_hub.
+    """
+    import huggingface_hub as hub
+
+    index = hub.try_to_load_from_cache(repository, "model_index.json")
+    if not isinstance(index, str):
+        return "is not in the local cache"
+    try:
+        check_model_folder(Path(index).parent)
+    except FluxPerfError as error:
+        return f"is incomplete in the local cache ({error})"
+    return None
 
 
 def _hub(repository: str) -> Access:
@@ -66,11 +86,12 @@ def _hub(repository: str) -> Access:
     except ImportError as error:
         why = f"{repository} cannot be looked for: huggingface_hub cannot be imported ({told(error)})"
         return Access("unknown", f"{why}; pip install huggingface_hub, or give a folder with --fluxperf-model=PATH")
-    if isinstance(hub.try_to_load_from_cache(repository, "model_index.json"), str):
-        return Access("here", f"{repository}: in the local cache")
+    lacking = lack(repository)
+    if lacking is None:
+        return Access("here", f"{repository}: whole, in the local cache")
     fetch = how_to_fetch(repository)
     if constants.HF_HUB_OFFLINE:
-        return Access("refused", f"{repository} is not in the local cache and HF_HUB_OFFLINE is set; {fetch}")
+        return Access("refused", f"{repository} {lacking} and HF_HUB_OFFLINE is set; {fetch}")
     try:
         hub.HfApi().auth_check(repository)
     except errors.GatedRepoError:
@@ -78,6 +99,5 @@ def _hub(repository: str) -> Access:
     except errors.RepositoryNotFoundError:
         return Access("refused", absent(repository))
     except Exception as error:
-        why = f"{repository} is not in the local cache and the hub does not answer ({told(error)})"
-        return Access("unknown", f"{why}; {fetch}")
-    return Access("allowed", f"{repository} may be used but is not here yet; {fetch}")
+        return Access("unknown", f"{repository} {lacking} and the hub does not answer ({told(error)}); {fetch}")
+    return Access("allowed", f"{repository} may be used but {lacking}; fetch it with `hf download {repository}`")

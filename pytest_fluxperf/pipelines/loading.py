@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,10 @@ def _explain(info: ModelInfo, error: BaseException) -> str:
     if met(errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, ConnectionError) or (
         "not fully cached locally" in text or "couldn't connect" in text
     ):
-        how = access.how_to_fetch(info.source)
-        return f"{info.source} is not in the local cache and the hub cannot be reached: {how}"
-    return f"{info.source} cannot be loaded ({' '.join(str(error).split())[:300]})"
+        where = access.lack(info.source) or "is not complete in the local cache"
+        return f"{info.source} {where} and the hub cannot be reached: {access.how_to_fetch(info.source)}"
+    said = f"cannot be loaded ({textwrap.shorten(str(error), 300, placeholder=' ...')})"
+    if Path(info.source).is_dir():
+        return f"{info.source} {said}"
+    lacking = access.lack(info.source)
+    return f"{info.source} {f'{lacking} and ' if lacking else ''}{said}; {access.how_to_fetch(info.source)}"

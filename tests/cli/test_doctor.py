@@ -290,11 +290,33 @@ def test_a_damaged_or_absent_folder_is_told_by_its_file(here, examined, damage, 
 
 
 def test_a_gpu_looks_for_flux_dev_and_the_cache_is_enough(on_h100, examined, hub):
-    hub.cached = "/somewhere/model_index.json"
+    hub.cached = str(MODEL_DIR / "model_index.json")
     status, found = examined()
     assert status == 0
-    assert found["model"] == [("ok", f"{REPOSITORY}: in the local cache")]
+    assert found["model"] == [("ok", f"{REPOSITORY}: whole, in the local cache")]
     assert hub.asked == []
+
+
+def test_a_partly_downloaded_model_is_not_taken_for_a_whole_one(here, on_h100, examined, hub, monkeypatch):
+    from huggingface_hub import constants
+
+    snapshot = here / "snapshot"
+    shutil.copytree(MODEL_DIR, snapshot)
+    weights = snapshot / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights.unlink()
+    hub.cached = str(snapshot / "model_index.json")
+    lacking = f"is incomplete in the local cache ({weights}: the weights file is missing)"
+    status, found = examined()
+    assert (status, hub.asked) == (0, [REPOSITORY])
+    assert found["model"] == [
+        ("warn", f"{REPOSITORY} may be used but {lacking}; fetch it with `hf download {REPOSITORY}`")
+    ]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    status, found = examined()
+    ((level, text),) = found["model"]
+    assert (status, level) == (1, "fail")
+    assert text.startswith(f"{REPOSITORY} {lacking} and HF_HUB_OFFLINE is set; ")
+    assert text.endswith(f"`hf auth login` if it is gated or private, then `hf download {REPOSITORY}`")
 
 
 def test_access_without_the_weights_is_a_warning(here, examined, hub):
@@ -304,8 +326,7 @@ def test_access_without_the_weights_is_a_warning(here, examined, hub):
     assert found["model"] == [
         (
             "warn",
-            f"{REPOSITORY} may be used but is not here yet; fetch it with `hf download {REPOSITORY}`, or give a folder "
-            "with --fluxperf-model=PATH",
+            f"{REPOSITORY} may be used but is not in the local cache; fetch it with `hf download {REPOSITORY}`",
         )
     ]
 
@@ -327,7 +348,8 @@ def test_a_model_that_the_hub_does_not_have_fails(here, examined, hub):
     hub.answer = refused(errors.RepositoryNotFoundError)
     status, found = examined("--gpu", "cpu", "--model", "someone/else")
     assert (status, found["model"][0][0]) == (1, "fail")
-    assert "the hub has no someone/else, or it is private" in found["model"][0][1]
+    for part in ("the hub has no someone/else, or it is private", "`hf auth login`", "`hf download someone/else`"):
+        assert part in found["model"][0][1]
 
 
 def test_a_hub_that_cannot_be_reached_fails_with_the_command(here, examined, hub, monkeypatch):
@@ -337,7 +359,8 @@ def test_a_hub_that_cannot_be_reached_fails_with_the_command(here, examined, hub
     status, found = examined("--gpu", "cpu", "--model", "flux-dev")
     assert status == 1
     assert "the hub does not answer (ConnectionError: Name or service not known)" in found["model"][0][1]
-    assert f"`hf download {REPOSITORY}`" in found["model"][0][1]
+    for command in ("`hf auth login`", f"`hf download {REPOSITORY}`"):
+        assert command in found["model"][0][1]
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     hub.asked.clear()
     status, found = examined("--gpu", "cpu", "--model", "flux-dev")

@@ -100,7 +100,17 @@ def test_resolving_imports_nothing_heavy():
 
 
 class TestExplanations:
-    def explained(self, monkeypatch, error):
+    LOGIN, DOWNLOAD = "`hf auth login`", "`hf download black-forest-labs/FLUX.1-dev`"
+
+    @pytest.fixture(autouse=True)
+    def cache(self, monkeypatch, tmp_path):
+        """An empty cache of the hub's."""
+        from huggingface_hub import constants
+
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        return tmp_path / "cache"
+
+    def explained(self, monkeypatch, error, model="flux-dev"):
         import diffusers
 
         def fail(*_, **__):
@@ -108,7 +118,7 @@ class TestExplanations:
 
         monkeypatch.setattr(diffusers.FluxPipeline, "from_pretrained", fail)
         with pytest.raises(FluxPerfError) as caught:
-            loading.load(resolve("flux-dev"), "bf16", "cpu")
+            loading.load(resolve(model), "bf16", "cpu")
         assert len(str(caught.value).splitlines()) == 1
         return str(caught.value)
 
@@ -121,14 +131,17 @@ class TestExplanations:
         from huggingface_hub.errors import GatedRepoError
 
         text = self.explained(monkeypatch, GatedRepoError("no", response=self.response(403)))
-        assert "hf auth login" in text
-        assert "hf download black-forest-labs/FLUX.1-dev" in text
+        assert "is gated: accept its licence at https://huggingface.co/black-forest-labs/FLUX.1-dev" in text
+        assert self.LOGIN in text
+        assert self.DOWNLOAD in text
 
     def test_absent(self, monkeypatch):
         from huggingface_hub.errors import RepositoryNotFoundError
 
         text = self.explained(monkeypatch, RepositoryNotFoundError("no", response=self.response(404)))
         assert "the hub has no black-forest-labs/FLUX.1-dev" in text
+        assert self.LOGIN in text
+        assert text.endswith(self.DOWNLOAD)
 
     def test_offline_even_when_wrapped(self, monkeypatch):
         from huggingface_hub.errors import LocalEntryNotFoundError
@@ -137,10 +150,32 @@ class TestExplanations:
         error.__cause__ = LocalEntryNotFoundError("nothing cached")
         text = self.explained(monkeypatch, error)
         assert "not in the local cache and the hub cannot be reached" in text
+        assert self.LOGIN in text
+        assert text.endswith(self.DOWNLOAD)
 
-    def test_damaged(self, monkeypatch):
-        text = self.explained(monkeypatch, ValueError("header\ntoo large"))
+    def test_a_folder_is_not_to_be_downloaded(self, monkeypatch, folder):
+        text = self.explained(monkeypatch, ValueError("header\ntoo large"), str(folder))
         assert text.endswith("cannot be loaded (header too large)")
+
+    def test_partly_downloaded(self, monkeypatch, cache, folder):
+        """The library's own words do not name the cause: a tokenizer, or some folder without a config.json."""
+        import shutil
+
+        repository = cache / "models--black-forest-labs--FLUX.1-dev"
+        snapshot = repository / "snapshots" / "0123"
+        shutil.copytree(folder, snapshot)
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text("0123")
+        unclear = ValueError("Couldn't instantiate the backend tokenizer " + "from one of these " * 40)
+        text = self.explained(monkeypatch, unclear)
+        assert "FLUX.1-dev cannot be loaded (Couldn't instantiate" in text
+        assert text.endswith(self.DOWNLOAD)
+        shutil.rmtree(snapshot / "vae")
+        text = self.explained(monkeypatch, unclear)
+        assert f"FLUX.1-dev is incomplete in the local cache ({snapshot / 'vae'}: the folder is missing" in text
+        assert "and cannot be loaded (Couldn't instantiate" in text
+        assert len(text) < 900
+        assert text.endswith(self.DOWNLOAD)
 
 
 def test_damaged_weights_in_a_folder_are_explained(folder, tmp_path):
