@@ -70,18 +70,23 @@ def options_page() -> str:
 
 
 def recipes_page() -> str:
-    """Every token of the grammar by family."""
-    from pytest_fluxperf.recipe import FAMILIES, specs
+    """Every token of the grammar by family, in every choice that ``fluxperf recipes`` lists."""
+    from pytest_fluxperf.recipe import FAMILIES, specs, variants
 
     parts = [
         f"{NOTE}\n# Tokens of a recipe\n",
         "A recipe is a sum of tokens, `dtype+attention+cache+quantization+compile`: one dtype, at most one token of "
-        "every other family, any number of switches. What stands in brackets may be left out. `fluxperf recipes` "
-        "prints the same list with what this machine lacks.\n",
+        "every other family, any number of switches. What stands in brackets may be left out. Where a token has "
+        "several kinds, the first is what holds when none is named, and the others follow. `fluxperf recipes` prints "
+        "the same list with what this machine lacks.\n",
     ]
     for family in FAMILIES:
         rows = [
-            (_code(spec.usage), _cell(spec.summary), "" if spec.lossless else "changes the picture")
+            (
+                ", ".join(map(_code, (spec.usage, *map(str, variants(spec)[1:])))),
+                _cell(spec.summary),
+                "" if spec.lossless else "changes the picture",
+            )
             for spec in specs()
             if spec.family == family
         ]

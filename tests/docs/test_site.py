@@ -11,6 +11,8 @@ from pathlib import Path
 
 from pages import ROOT
 
+from pytest_fluxperf.recipe import specs, variants
+
 SOURCES = [*(ROOT / "pytest_fluxperf").rglob("*.py"), *(ROOT / ".github").rglob("*.yml")]
 
 
@@ -33,6 +35,20 @@ def test_generated_pages_are_current():
     generate = runpy.run_path(str(ROOT / "docs" / "generate.py"))
     for path, text in generate["pages"]():
         assert Path(path).read_text() == text, "run: python docs/generate.py"
+
+
+def test_every_choice_of_a_token_is_spelled_out():
+    """As ``fluxperf recipes`` lists them."""
+    rows = (ROOT / "docs" / "reference" / "tokens.md").read_text().splitlines()
+    for spec in specs():
+        (tokens,) = (row.split(" | ")[0] for row in rows if row.startswith(f"| `{spec.usage}`"))
+        spelled = re.findall("`(.+?)`", tokens)
+        assert spelled == [spec.usage, *map(str, variants(spec)[1:])]
+    page = "\n".join(rows)
+    for choice in ("compile:tuned", "compile:whole", "fa2:package", "fp8:tensor"):
+        assert f"`{choice}`" in page
+    for engine in ("para-attn", "cache-dit"):
+        assert f"`fbcache:T,engine={engine}`" in page
 
 
 def test_troubleshooting_quotes_messages_that_exist():
