@@ -78,10 +78,10 @@ def rounded(record: _T) -> _T:
     return msgspec.convert(as_stored(msgspec.to_builtins(record)), type(record))
 
 
-def check(baseline: Baseline, source: str) -> None:
-    """Raise FluxPerfError, naming ``source`` and the JSON path, on a value that would disarm the gate."""
+def check(baseline: Baseline, source: str, remedy: str = _REMEDY) -> None:
+    """Raise FluxPerfError, naming ``source``, the JSON path and ``remedy``, on a value that would disarm the gate."""
     for path, problem in _problems(baseline):
-        raise FluxPerfError(f"{source}: {path}: {problem}; {_REMEDY}")
+        raise FluxPerfError(f"{source}: {path}: {problem}; {remedy}")
 
 
 def _problems(baseline: Baseline) -> Iterator[tuple[str, str]]:

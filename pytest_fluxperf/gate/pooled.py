@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from pytest_fluxperf.baseline.codec import BASELINE_FORMAT
+from pytest_fluxperf.baseline.codec import BASELINE_FORMAT, check
 from pytest_fluxperf.baseline.environment import hardware_differences
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.findings import baseline_log_latencies, log_latencies
@@ -46,7 +46,7 @@ def compare_documents(
     replaced by the number of tests that can be compared, and with ``own_tolerances`` its ``max_slowdown`` by what the
     test was given in ``new``. Stored pictures are not compared again, so drift is not judged. What ``base`` measured
     and ``new`` could not run on the same hardware is broken; what it left out is warned about. Raises FluxPerfError
-    when nothing can be compared.
+    when nothing can be compared, or ``base`` holds a value that no baseline may hold.
     """
     for document in (base, new):
         if document.format != RESULTS_FORMAT:
@@ -106,9 +106,10 @@ def _lost(base: RunDocument, new: RunDocument) -> list[Result]:
 
 
 def _as_baseline(document: RunDocument, result: Result, policy: Policy) -> Baseline | None:
+    """``result`` as a baseline of one run, checked as a stored one is; None where its session could not measure it."""
     if result.run is None:
         return None
-    return Baseline(
+    baseline = Baseline(
         format=BASELINE_FORMAT,
         test=result.test,
         recipe=result.recipe,
@@ -120,3 +121,5 @@ def _as_baseline(document: RunDocument, result: Result, policy: Policy) -> Basel
         tau0=policy.tau0,
         nu0=policy.nu0,
     )
+    check(baseline, f"first session ({document.session}), {result.test}", "measure that session anew")
+    return baseline

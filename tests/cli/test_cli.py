@@ -58,6 +58,17 @@ def test_compare_that_judges_nothing_fails(recorded, capsys):
     assert "gated nothing, so it fails" in capsys.readouterr().out
 
 
+def test_compare_refuses_a_damaged_session(recorded, capsys):
+    base = session(documents.passing(), "old")
+    first = base.results[0]
+    run = msgspec.structs.replace(first.run, samples=first.run.samples[1:])
+    damaged = msgspec.structs.replace(base, results=(msgspec.structs.replace(first, run=run), *base.results[1:]))
+    assert main(["compare", recorded(damaged, "old.json"), recorded(base, "new.json")]) == 4
+    error = capsys.readouterr().err
+    assert first.test in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("tau", "last"),
     [

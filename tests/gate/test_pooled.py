@@ -124,6 +124,24 @@ def test_nothing_in_common_is_an_error() -> None:
         compare_documents(document(result("a"), format=RESULTS_FORMAT + 1), document(result("a")), Policy.of())
 
 
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda samples: (msgspec.structs.replace(samples[0], latency_s=0.0), *samples[1:]), "samples[0].latency_s"),
+        (lambda samples: (*samples[:-1], msgspec.structs.replace(samples[-1], latency_s=-1.0)), "samples[7].latency_s"),
+        (lambda samples: samples[:-1], "samples: holds 7 for 8 prompts"),
+    ],
+)
+def test_a_damaged_first_session_is_refused(damage: Any, complaint: str) -> None:
+    whole = result("a")
+    assert whole.run is not None
+    damaged = msgspec.structs.replace(whole, run=msgspec.structs.replace(whole.run, samples=damage(whole.run.samples)))
+    with pytest.raises(FluxPerfError) as caught:
+        compare_documents(document(damaged), document(result("a", 1)), Policy.of())
+    assert str(caught.value).startswith(f"first session (s), a: $.runs[0].{complaint}")
+    assert str(caught.value).endswith("; measure that session anew")
+
+
 def spiked(seed: int, spikes: int) -> Result:
     seconds = make.latencies(seed=seed)
     for i in range(spikes):
