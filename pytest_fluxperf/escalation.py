@@ -19,7 +19,7 @@ from _pytest.runner import runtestprotocol
 from pytest_fluxperf import bench as benches
 from pytest_fluxperf.ab.conductor import Conductor, Terms, Trial
 from pytest_fluxperf.ab.outcome import comparison_of, grounds_of, with_notes
-from pytest_fluxperf.ab.side import find_python
+from pytest_fluxperf.ab.side import check_protocol, find_python
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.interleaved import suspects
 from pytest_fluxperf.report import junit_properties
@@ -42,6 +42,8 @@ class Escalation:
     def __init__(self, config: pytest.Config, old_python: str, timeout_s: float) -> None:
         self._config = config
         self._old = find_python(old_python)
+        if not is_worker(config):
+            check_protocol(self._old)
         self._timeout_s = timeout_s
         self._held: list[_Held] = []
 
@@ -169,7 +171,8 @@ class Escalation:
                 next(words, None)
             elif not word.startswith(f"{_OPTION}="):
                 kept.append(word)
-        return tuple(kept)
+        # Without our option's path pytest might take another folder for its root, and tests would have other names.
+        return (*kept, f"--rootdir={self._config.rootpath}")
 
 
 def _failed(judgement: Judgement, verdict: Any, message: str) -> Judgement:

@@ -6,9 +6,11 @@ of reports, reruns, workers or baselines is the conductor's business and is put 
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import os
 import platform
+import signal
 import socket
 import sys
 from collections.abc import Generator
@@ -25,6 +27,7 @@ from pytest_fluxperf.ab.protocol import (
     AnyMessage,
     Channel,
     Collected,
+    Described,
     Finished,
     Generated,
     Go,
@@ -35,6 +38,7 @@ from pytest_fluxperf.ab.protocol import (
     ProtocolError,
     Skip,
 )
+from pytest_fluxperf.baseline.environment import capture
 from pytest_fluxperf.bench import Bench
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.results import Generation, Result
@@ -54,8 +58,18 @@ _WITHOUT_FORCE: dict[str, Any] = {
 }  # fmt: skip
 """Options that are the conductor's business, and their value here."""
 
+_PR_SET_PDEATHSIG = 1
+"""From <linux/prctl.h>: the signal that a process gets when its parent dies."""
+
 _SET_ASIDE = ("lfplugin", "nfplugin", "stepwiseplugin", "fluxperf-session")
 """Plugins that would reorder tests, remember failures, or write a report."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests() -> None:
+    """Before anything of the user's runs: end with the conductor, however it ends, also in the middle of a turn."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -76,6 +90,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(_Child(channel, strict), "fluxperf-ab-child")
     channel.send(Hello(protocol=PROTOCOL, plugin=pytest_fluxperf.__version__, python=platform.python_version()))
     _heard(channel)
+
+
+def _described(item: pytest.Item) -> tuple[str, Described]:
+    bench = item.stash[BENCH]
+    return item.nodeid, Described(recipe=bench.recipe, reference=bench.reference, workload=bench.workload)
 
 
 def _heard(channel: Channel) -> AnyMessage:
@@ -132,6 +151,8 @@ class _Child:
             ours = session_of(session.config)
             found = msgspec.structs.replace(
                 found,
+                described=dict(_described(item) for item in items.values()),
+                environment=capture(),
                 lock=str(ours.lock_path),
                 gpu=ours.gpu.name,
                 hardware=ours.hardware,

@@ -7,7 +7,9 @@ at work at once.
 from __future__ import annotations
 
 import shutil
+import signal
 import statistics
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from filelock import FileLock
 
 from pytest_fluxperf.ab.protocol import (
     Collected,
+    Described,
     Finished,
     Generated,
     Go,
@@ -102,6 +105,8 @@ class Trial:
     trouble: Trouble | None = None
     notes: list[str] = field(default_factory=list)
     """What else went wrong."""
+    described: Described | None = None
+    """What is known of it without measuring."""
 
     @property
     def open(self) -> bool:
@@ -147,7 +152,7 @@ class Conductor:
         self._current: Trial | None = None
         self._held: dict[str, float] = {}
         self.collected: Collected | None = None
-        """What the new environment said of tests, device and model."""
+        """What the new environment (or, where it has no test, the old one) said of device and model."""
         self.ended: str | None = None
         """Why the comparison ended before all was compared."""
         self._profile_all = False
@@ -164,20 +169,24 @@ class Conductor:
         if tests is not None:
             self._trials = [Trial(test) for test in tests]
         try:
-            for number in range(1, MOST_BLOCKS + 1):
-                if number == 1 or self._open(alternating=False):
-                    self._interleave(number, first=number == 1)
-            for number in range(1, MOST_BLOCKS + 1):
-                if self._open(alternating=True):
-                    self._alternate(number)
-            if self._lost and any(trial.open for trial in self._trials):
-                self.ended = self._lost[0]
+            with _until_terminated():
+                self._compare()
         except SideFailed as error:
             if self._current is None:
                 raise
             self._current.fail("broken" if error.name == "new" else "invalid", str(error))
             self.ended = str(error)
         return self._trials
+
+    def _compare(self) -> None:
+        for number in range(1, MOST_BLOCKS + 1):
+            if number == 1 or self._open(alternating=False):
+                self._interleave(number, first=number == 1)
+        for number in range(1, MOST_BLOCKS + 1):
+            if self._open(alternating=True):
+                self._alternate(number)
+        if self._lost and any(trial.open for trial in self._trials):
+            self.ended = self._lost[0]
 
     # -- generations in turns ------------------------------------------------------------------------------
 
@@ -221,15 +230,23 @@ class Conductor:
 
     def _begin(self, old: Collected, new: Collected) -> None:
         """Make the trials of what was collected."""
-        self.collected, self._profile_all = new, new.profile
-        new.require_tests()
-        if old.gpu and (old.gpu, old.hardware) != (new.gpu, new.hardware):
+        new.require_tests(old.tests)
+        if old.gpu and new.gpu and (old.gpu, old.hardware) != (new.gpu, new.hardware):
             raise FluxPerfError(f"the environments see different hardware: {old.hardware} and {new.hardware}")
-        if not self._trials:
-            self._trials = [Trial(test) for test in new.tests]
+        self.collected, self._profile_all = new if new.tests else old, new.profile
+        if self._trials:
+            for trial in self._trials:
+                if trial.test not in new.tests:
+                    trial.fail("invalid", "the new environment's process did not collect the test again")
+        else:
+            self._trials = [Trial(test) for test in dict.fromkeys((*new.tests, *old.tests))]
+            for trial in self._trials:
+                if trial.test not in new.tests:
+                    trial.fail("broken", f"the old environment has it, the new one does not: {new.why_not(trial.test)}")
         for trial in self._trials:
-            if trial.test not in new.tests:
-                trial.fail("invalid", "the new environment's process did not collect the test again")
+            trial.described = new.described.get(trial.test) or old.described.get(trial.test)
+            known = {"old": old.environment, "new": new.environment}
+            trial.environments |= {name: found for name, found in known.items() if found is not None}
 
     def _pairs(self, trial: Trial, old: Side, new: Side) -> None:
         """One test: both warm up, then they take turns AB BA AB ..."""
@@ -487,6 +504,23 @@ class Conductor:
         else:
             said = f"whole processes will alternate: {trial.reason}"
         self._show(f"block {number}: {trial.test}: {said}")
+
+
+@contextmanager
+def _until_terminated() -> Iterator[None]:
+    """Leave in order when told to end, so that both sides do; signals reach the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def trace_folder(run: str) -> PurePath:

@@ -7,7 +7,8 @@ from pathlib import Path, PurePath
 
 import msgspec
 
-from pytest_fluxperf.ab.conductor import Trial, trace_folder
+from pytest_fluxperf.ab.conductor import Trial, Trouble, trace_folder
+from pytest_fluxperf.ab.protocol import Described
 from pytest_fluxperf.baseline.codec import BASELINE_FORMAT
 from pytest_fluxperf.baseline.environment import diff
 from pytest_fluxperf.gate.attribution import attribute_broken
@@ -67,6 +68,8 @@ def result_of(trial: Trial, hardware: Hardware, folder: Path, metrics: Sequence[
     ``folder`` holds the pictures; where those of old and new differ they are compared by ``metrics``.
     """
     known = [*trial.new, *trial.old]
+    if trial.trouble and trial.described and not known:
+        return _unmeasured(trial, trial.described, trial.trouble)
     if trial.skipped or not known:
         reason = trial.skipped or (trial.trouble.message if trial.trouble else "the comparison ended before it")
         return Skipped(test=trial.test, recipe=None, reason=reason)
@@ -100,6 +103,19 @@ def result_of(trial: Trial, hardware: Hardware, folder: Path, metrics: Sequence[
         interleaved=trial.interleaved,
     )
     return msgspec.structs.replace(result, drift=drift, judgement=with_notes(judgement, trial))
+
+
+def _unmeasured(trial: Trial, described: Described, trouble: Trouble) -> Result:
+    """Of a test that ended before a measurement did."""
+    measurement = Measurement(generations=(), problems=(trouble.message,))
+    return Result(
+        test=trial.test,
+        recipe=described.recipe,
+        reference=described.reference,
+        workload=described.workload,
+        measurement=measurement,
+        judgement=_troubled(trial, measurement, None),
+    )
 
 
 def grounds_of(trial: Trial, hardware: Hardware) -> tuple[Measurement, Baseline] | None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import select
 import socket
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from msgspec import inspect
 
 from pytest_fluxperf.errors import FluxPerfError
-from pytest_fluxperf.results import Environment, Hardware
+from pytest_fluxperf.results import Environment, Hardware, Workload
 
 PROTOCOL = 1
 """Raised when an older side could misread a message. Fields may be added: what a side does not know it ignores."""
@@ -46,10 +47,20 @@ class Hello(Message, frozen=True, kw_only=True):
     python: str
 
 
+class Described(msgspec.Struct, frozen=True, kw_only=True):
+    """What a report says of a test, also of one that is never measured."""
+
+    recipe: str | None
+    reference: str
+    workload: Workload
+
+
 class Collected(Message, frozen=True, kw_only=True):
     """The tests were found, and device, model and prompts checked."""
 
     tests: tuple[str, ...]
+    described: dict[str, Described] = {}
+    environment: Environment | None = None
     refused: dict[str, str] = {}
     """Tests whose recipe or marker this environment does not know, and modules it cannot import, and why."""
     lock: str | None = None
@@ -68,10 +79,16 @@ class Collected(Message, frozen=True, kw_only=True):
         module = test.partition("::")[0]
         return self.refused.get(test) or self.refused.get(module) or "it has no such test"
 
-    def require_tests(self) -> None:
-        """Raise FluxPerfError unless there are tests, and all that were asked for."""
+    def require_tests(self, elsewhere: Sequence[str] = ()) -> None:
+        """Raise FluxPerfError unless there are tests, and all that were asked for.
+
+        What another environment found (``elsewhere``) is no mistake of who asked for it.
+        """
         for test, reason in self.refused.items():
-            raise FluxPerfError(f"{test}: {reason}")
+            if not any(test in (known, known.partition("::")[0]) for known in elsewhere):
+                raise FluxPerfError(f"{test}: {reason}")
+        if elsewhere:
+            return
         if not self.tests:
             raise FluxPerfError("no fluxperf test was collected; name the tests after --")
 

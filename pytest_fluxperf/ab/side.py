@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -29,6 +30,13 @@ _GRACE_S = 5.0
 """Between the signal to end and the one that cannot be refused."""
 
 
+_ASKED_S = 60.0
+"""Longest time to import a module of few dependencies."""
+
+_PROGRESS = re.compile(r"\S+\.py [.FEsxX]*\s*(\[\s*\d+%\])?")
+"""Pytest's, of a module whose tests run."""
+
+
 class SideFailed(FluxPerfError):
     """A child died, fell silent or spoke gibberish; ``name`` says which and ``reason`` what happened."""
 
@@ -50,10 +58,30 @@ def find_python(path: str | Path) -> Path:
     raise FluxPerfError(f"{path} is neither a Python interpreter nor the folder of a virtual environment")
 
 
+def check_protocol(python: Path) -> None:
+    """Raise FluxPerfError unless the plugin of that environment speaks our protocol; loads nothing that measures."""
+    ask = (
+        "import pytest_fluxperf as p; from pytest_fluxperf.ab.protocol import PROTOCOL; print(PROTOCOL, p.__version__)"
+    )
+    try:
+        ran = subprocess.run([python, "-c", ask], capture_output=True, text=True, timeout=_ASKED_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise FluxPerfError(f"{python} cannot be asked for its pytest-fluxperf: {error}") from None
+    protocol, _, version = ran.stdout.strip().partition(" ")
+    if ran.returncode:
+        said = (ran.stderr.strip().splitlines() or [f"exit status {ran.returncode}"])[-1]
+        raise FluxPerfError(f"{python}: {said}; install pytest-fluxperf with A/B protocol {PROTOCOL} there")
+    if protocol != str(PROTOCOL):
+        raise FluxPerfError(
+            f"{python} speaks A/B protocol {protocol} (pytest-fluxperf {version}), this pytest-fluxperf protocol "
+            f"{PROTOCOL}: install versions whose protocols agree"
+        )
+
+
 class Side:
     """One process of one environment, in a process group of its own.
 
-    Use it as a context manager: at the end nothing of it runs any more. Its output goes to a log file; the
+    Use it as a context manager: at the end nothing of that group runs any more. Its output goes to a log file; the
     conversation has a socket of its own, so what a library prints does no harm.
     """
 
@@ -131,7 +159,7 @@ class Side:
         except ProtocolError as error:
             how = self._how(error)
             remedy = ""
-            if "No module named" in how or "Error importing plugin" in how:
+            if re.search(r"No module named '?pytest|Error importing plugin \"pytest_fluxperf", how):
                 remedy = f"; does it have pytest-fluxperf with A/B protocol {PROTOCOL}?"
             raise FluxPerfError(f"the {self.name} environment ({self._python}) {how}{remedy}") from None
         if not isinstance(hello, Hello) or hello.protocol != PROTOCOL:
@@ -193,9 +221,10 @@ class Side:
 def _last_words(log: Path) -> str:
     """What pytest complained of at the end of a log, else the last line."""
     try:
-        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        text = log.read_text(errors="replace")
     except OSError:
         return ""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not _PROGRESS.fullmatch(line.strip())]
     complaints = [
         line.removeprefix("ERROR: ").removeprefix("python -m ").removeprefix("pytest: error: ")
         for line in lines

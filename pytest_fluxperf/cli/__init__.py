@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command.
 
     Exit status: 0 fine, 1 a regression (``compare``, ``ab``) or a failed check (``doctor``, ``cost``), 4 a mistake in
-    the input, told in one line.
+    the input, told in one line, 130 interrupted.
     """
     parser = _parser()
     words = sys.argv[1:] if arguments is None else arguments
@@ -28,6 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     except FluxPerfError as error:
         print(f"fluxperf: {error}", file=sys.stderr)
         return 4
+    except KeyboardInterrupt:
+        print("fluxperf: interrupted", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:

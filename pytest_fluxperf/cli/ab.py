@@ -43,10 +43,11 @@ def ab(request: Request) -> int:
         if argument.partition("=")[0] in _NOT_HERE:
             raise FluxPerfError(f"{argument.partition('=')[0]} has no place in a comparison of two environments")
     start, run = time.monotonic(), new_run_name()
+    old, new = find_python(request.old), find_python(request.new)
     folder = _made(request.reports / run)
     terms = Terms(
-        old=find_python(request.old),
-        new=find_python(request.new),
+        old=old,
+        new=new,
         arguments=request.arguments,
         folder=folder,
         timeout_s=request.timeout_s,
@@ -63,7 +64,8 @@ def ab(request: Request) -> int:
     environment = next((trial.environments["new"] for trial in trials if "new" in trial.environments), None)
     if environment is None:
         raise FluxPerfError(conductor.ended or f"the new environment ran none of the tests; see the logs in {folder}")
-    ended = [f"the comparison ended early: {conductor.ended}"] if conductor.ended else []
+    unreached = sum(isinstance(one, Skipped) and not trial.skipped for trial, one in zip(trials, made, strict=True))
+    ended = [f"the comparison ended early, {unreached} not compared: {conductor.ended}"] if conductor.ended else []
     lost = [
         f"{trial.test}: {trial.trouble.verdict}: {trial.trouble.message}"
         for trial, one in zip(trials, made, strict=True)

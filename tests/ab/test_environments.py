@@ -6,13 +6,16 @@ The clock counts work instead of time, so a change of five percent is exactly th
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import causes
 import pytest
 from environments import make_environment
+from fakechildren import alive
 
 import pytest_fluxperf
 
@@ -224,10 +227,21 @@ def test_a_module_that_the_old_environment_cannot_import_is_no_baseline(pytester
         "test_suite.py::test_recipe[fp32]": "passed",
     }
     assert "slowphase has no such recipe yet" in verdicts["test_newer.py::test_recipe[fp32]"]["message"]
-    # what the environment under test cannot import is never left out in silence
+    # what the environment under test cannot import is broken, and the rest is compared
+    ran, document = compare(pytester, monkeypatch, "ab", "--old", str(new), "--new", str(old), *arguments)
+    assert ran.ret == 1
+    verdicts = {result["test"]: result["judgement"] for result in document["results"]}
+    lost = verdicts.pop("test_newer.py::test_recipe[fp32]")
+    assert lost["verdict"] == "broken"
+    assert lost["message"] == (
+        "the old environment has it, the new one does not: ImportError: slowphase has no such recipe yet"
+    )
+    assert {judgement["verdict"] for judgement in verdicts.values()} <= {"passed", "improved", "regressed"}
+    # what neither can import is a mistake
+    pytester.path.joinpath("test_newer.py").write_text("import nowhere")
     ran, _ = compare(pytester, monkeypatch, "ab", "--old", str(new), "--new", str(old), *arguments)
     assert ran.ret == 4
-    ran.stderr.fnmatch_lines(["fluxperf: test_newer.py: ImportError: slowphase has no such recipe yet"])
+    ran.stderr.fnmatch_lines(["fluxperf: test_newer.py: ModuleNotFoundError: No module named 'nowhere'"])
 
 
 @pytest.mark.parametrize(
@@ -251,29 +265,66 @@ def test_mistakes_in_pytests_arguments_are_told_by_pytest(
     assert "does it have" not in ran.stderr.str()
 
 
-@pytest.mark.parametrize("does", ["os.kill(os.getpid(), 9)", "pytest.skip('torchao does not import')"])
-def test_what_only_the_new_environment_cannot_run_fails(pytester, monkeypatch, model, old, new, does) -> None:
-    """Also beside a test that passes: a skip or the end of a process is no way out of the gate."""
-    lost = f"""
+LOST = """
 import os
+import time
+from pathlib import Path
+
+import pytest
 import slowphase
 
 
 @pytest.mark.fluxperf(steps=2, size=32, prompts=["a red circle"], seeds=[0], MORE)
 def test_lost(flux, flux_inputs):
     if slowphase.DECODE > 1:
-        {does}
+        DOES
     return flux(**flux_inputs).images
 """
+
+
+@pytest.mark.parametrize(
+    ("does", "others"),
+    [("os.kill(os.getpid(), 9)", {}), ("pytest.skip('torchao does not import')", {"test_recipe[fp32]": "passed"})],
+)
+def test_what_only_the_new_environment_cannot_run_fails(pytester, monkeypatch, model, old, new, does, others) -> None:
+    """Also in the first test, and beside one that passes: a skip or the end of a process is no way out of the gate."""
     ran, document = compare(
         pytester, monkeypatch, "ab", "--old", str(old), "--new", str(new), "--",
-        "--gpu=cpu", f"--fluxperf-model={model}", more="max_slowdown=0.5", suite=SUITE + lost,
+        "--gpu=cpu", f"--fluxperf-model={model}", more="max_slowdown=0.5", suite=LOST.replace("DOES", does) + SUITE,
     )  # fmt: skip
     assert ran.ret == 1, ran.stdout.str() + ran.stderr.str()
     found = {r["test"].partition("::")[2]: r["judgement"]["verdict"] for r in document["results"]}
-    assert found["test_recipe[fp32]"] == "passed"
-    assert found.get("test_lost", "broken") == "broken"
-    assert "test_lost" in ran.stdout.str()
+    assert found == {"test_lost": "broken", **others}
+    ran.stdout.fnmatch_lines(["*1*broken*"])
+    if not others:
+        ran.stdout.fnmatch_lines(["*the comparison ended early, 1 not compared:*"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process is not told that its parent died")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_comparison_that_is_ended_leaves_no_process_that_was_at_work(
+    pytester, monkeypatch, model, old, new, number
+) -> None:
+    """A job that is cancelled while a side hangs: on a GPU the orphan would hold its memory."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    pytester.makeconftest(CONFTEST)
+    hang = "Path('working').write_text(str(os.getpid())); time.sleep(600)"
+    pytester.makepyfile(test_suite=LOST.replace(", MORE", "").replace("DOES", hang))
+    call = f"import sys; sys.path.insert(0, {str(Path(pytest_fluxperf.__file__).parents[1])!r}); "
+    call += "from pytest_fluxperf.cli import main; sys.exit(main())"
+    arguments = ("ab", "--old", old, "--new", new, "--", "--gpu=cpu", f"--fluxperf-model={model}")
+    conductor = pytester.popen([sys.executable, "-c", call, *map(str, arguments)])
+    working = pytester.path / "working"
+    try:
+        while not (working.exists() and working.read_text()) and conductor.poll() is None:
+            time.sleep(0.1)
+        assert alive(int(working.read_text()))
+        conductor.send_signal(number)
+        conductor.wait(60)
+    finally:
+        conductor.kill()
+        conductor.wait()
+    assert not alive(int(working.read_text()))
 
 
 def test_an_environment_without_the_plugin_is_an_error(pytester, monkeypatch, tmp_path, old) -> None:
@@ -284,6 +335,22 @@ def test_an_environment_without_the_plugin_is_an_error(pytester, monkeypatch, tm
     assert ran.ret == 4
     ran.stderr.fnmatch_lines(
         ["fluxperf: the new environment*ended with exit status*No module named pytest*does it have pytest-fluxperf*"]
+    )
+
+
+def test_an_old_environment_without_the_plugin_is_an_error_before_anything_is_measured(
+    pytester, monkeypatch, model, tmp_path, new
+) -> None:
+    import venv
+
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    venv.create(tmp_path / "bare", symlinks=True, with_pip=False)
+    pytester.makepyfile(test_suite=SUITE.replace(", MORE", ""))
+    common = ["-m", "pytest", "--gpu=cpu", f"--fluxperf-model={model}", f"--fluxperf-old-python={tmp_path / 'bare'}"]
+    ran = pytester.run(new / "bin" / "python", *common)
+    assert ran.ret == 4
+    ran.stderr.fnmatch_lines(
+        ["ERROR: *No module named 'pytest_fluxperf'; install pytest-fluxperf with A/B protocol 1*"]
     )
 
 
