@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -14,7 +15,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command.
 
     Exit status: 0 fine, 1 a regression (``compare``, ``ab``) or a failed check (``doctor``, ``cost``), 4 a mistake in
-    the input, told in one line, 130 interrupted.
+    the input, told in one line, 130 interrupted, 141 when nobody reads the output to its end (``| head``): as a shell
+    tells the signals' numbers.
     """
     parser = _parser()
     words = sys.argv[1:] if arguments is None else arguments
@@ -24,13 +26,29 @@ def main(arguments: list[str] | None = None) -> int:
     if options.pytest and not getattr(options, "takes_pytest", False):
         parser.error("only ab and gate-check take pytest's arguments after --")
     try:
-        return int(options.run(options))
+        status = int(options.run(options))
+        sys.stdout.flush()
     except FluxPerfError as error:
         print(f"fluxperf: {error}", file=sys.stderr)
         return 4
     except KeyboardInterrupt:
         print("fluxperf: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        if not _unread():
+            raise
+        return 141
+    return status
+
+
+def _unread() -> bool:
+    """Whether it is standard output that nobody reads any more; what is left of it then goes nowhere."""
+    try:
+        print(flush=True)  # a flush alone may have nothing left to write
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
+        return True
+    return False
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -111,7 +112,7 @@ def recipes(device: str | None) -> int:
     """List every token in every choice, and why this environment cannot run it."""
     from pytest_fluxperf.pipelines.pool import survey
 
-    device = device or _device()
+    device = _device(device)
     family = ""
     for token, lacking in survey(device):
         if token.family != family:
@@ -130,7 +131,7 @@ def calibrate(model: str, prompts: str, steps: int | None, device: str | None) -
     from pytest_fluxperf.recipe import parse
 
     info = resolve(model)
-    device = device or _device()
+    device = _device(device)
     chosen = prompt_sets.load(prompts, (0,), folder=info.prompts or prompt_sets.FOLDER)
     steps = steps or info.defaults.steps
     pool = Pool(info, device)
@@ -151,7 +152,17 @@ def calibrate(model: str, prompts: str, steps: int | None, device: str | None) -
     return 0
 
 
-def _device() -> str:
+def _device(named: str | None) -> str:
+    """The device of that name, or CUDA where there is some; raises :class:`FluxPerfError` for one that is not there."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if named is None:
+        return "cuda" if gpus else "cpu"
+    form = re.fullmatch(r"cpu|cuda(?::(\d+))?", named, re.ASCII)
+    if form is None:
+        raise FluxPerfError(f"--device {named}: no such device; name cpu, cuda or cuda:N")
+    if named != "cpu" and int(form[1] or 0) >= gpus:
+        seen = f"cuda:0 to cuda:{gpus - 1}" if gpus else "no CUDA GPU"
+        raise FluxPerfError(f"--device {named}: torch sees {seen} here; name another, or cpu")
+    return named

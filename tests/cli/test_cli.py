@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -172,6 +174,71 @@ def test_recipes_says_what_is_missing(capsys):
     text = capsys.readouterr().out
     assert "fbcache" in text
     assert "no: needs a CUDA GPU" in text
+
+
+@pytest.mark.parametrize("command", [["recipes"], ["calibrate", "teacache"]], ids=lambda c: c[0])
+@pytest.mark.parametrize(
+    ("device", "gpus", "complaint"),
+    [
+        ("foo", 0, "no such device; name cpu, cuda or cuda:N"),
+        ("cuda:", 1, "no such device; name cpu, cuda or cuda:N"),
+        ("", 1, "no such device; name cpu, cuda or cuda:N"),
+        ("cuda", 0, "torch sees no CUDA GPU here; name another, or cpu"),
+        ("cuda:2", 2, "torch sees cuda:0 to cuda:1 here; name another, or cpu"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(command, device, gpus, complaint, capsys, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert main([*command, "--device", device]) == 4
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", f"fluxperf: --device {device}: {complaint}\n")
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "chosen"), [(None, 0, "cpu"), (None, 1, "cuda"), ("cuda:1", 2, "cuda:1"), ("cpu", 2, "cpu")]
+)
+def test_a_device_that_is_there_is_taken(device, gpus, chosen, monkeypatch):
+    import torch
+
+    from pytest_fluxperf.pipelines import pool
+
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(pool, "survey", lambda device: asked.append(device) or [])
+    assert main(["recipes", *(["--device", device] if device else [])]) == 0
+    assert asked == [chosen]
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_nobody_reads_ends_the_command_quietly(unbuffered):
+    """As of ``fluxperf recipes | head -n 0``, whether it fails at the first line or at the last flush."""
+    program = "import sys; from pytest_fluxperf.cli import main; sys.exit(main())"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-c", program, "recipes", "--device", "cpu"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered, "OMP_NUM_THREADS": "1"},
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_another_broken_pipe_is_not_taken_for_that(capsys, monkeypatch):
+    from pytest_fluxperf.cli import commands
+
+    def broken(*_):
+        raise BrokenPipeError("a process is gone")
+
+    monkeypatch.setattr(commands, "recipes", broken)
+    with pytest.raises(BrokenPipeError, match="a process is gone"):
+        main(["recipes"])
 
 
 def test_pytest_arguments_belong_to_comparisons_only(capsys):
