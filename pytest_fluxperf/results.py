@@ -478,3 +478,13 @@ class RunDocument(Record, frozen=True, kw_only=True):
     changes: tuple[str, ...] = ()
     """What the run did to each baseline, old → new in one line."""
     published: tuple[PublishedFigure, ...] = ()
+
+    @property
+    def against(self) -> Literal["baselines", "session", "environment"]:
+        """What the results were judged against: stored baselines, a recorded session, or an old environment."""
+        match self.command[:2]:
+            case ("fluxperf", "compare"):
+                return "session"
+            case ("fluxperf", "ab"):
+                return "environment"
+        return "baselines"

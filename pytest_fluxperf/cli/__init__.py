@@ -88,6 +88,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FRACTION",
         help="tolerated slow-down (0.02 is 2 %%; default: that of each test)",
     )
+    command.add_argument(
+        "--strict",
+        action="store_true",
+        help="inconclusive tests fail too, and so do tests of the first run that the second lacks",
+    )
     command.set_defaults(run=_compare)
 
     command = commands.add_parser("comment", help="write or rewrite one comment on a GitHub pull request")
@@ -229,7 +234,7 @@ def _report(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from pytest_fluxperf.cli.commands import compare
 
-    return compare(options.base, options.new, options.max_slowdown)
+    return compare(options.base, options.new, options.max_slowdown, strict=options.strict)
 
 
 def _comment(options: argparse.Namespace) -> int:

@@ -59,11 +59,11 @@ def report(
     return 0
 
 
-def compare(base: Path, new: Path, max_slowdown: float | None) -> int:
+def compare(base: Path, new: Path, max_slowdown: float | None, *, strict: bool = False) -> int:
     """Judge ``new`` against ``base`` offline, by the rule of a stored baseline of one run.
 
     ``max_slowdown`` holds for every test; None leaves each its own tolerance. 1 when something failed or nothing was
-    judged.
+    judged; with ``strict`` also when a test was inconclusive, or is in ``base`` only.
     """
     old, now = load_document(base), load_document(new)
     relative = any(g.reference_latency_s for r in now.results for g in r.measurement.generations)
@@ -73,8 +73,9 @@ def compare(base: Path, new: Path, max_slowdown: float | None) -> int:
         print(line)
     if not judged.gated:
         print("fluxperf: this comparison gated nothing, so it fails")
-    failed = any(fails(result.judgement, strict=False, update=None) for result in judged.results)
-    return int(failed or not judged.gated)
+    failed = any(fails(result.judgement, strict=strict, update=None) for result in judged.results)
+    lacking = {result.test for result in old.results} - {result.test for result in judged.results}
+    return int(failed or not judged.gated or (strict and bool(lacking)))
 
 
 def table(results: Sequence[Path], into: Path | None, baselines: Path) -> int:

@@ -73,6 +73,7 @@ def compare_documents(
             workload=result.workload,
             recipe=result.recipe,
             reference=result.reference,
+            stored=False,
         )
         judged.append(msgspec.structs.replace(result, judgement=judgement, baseline=baseline, drift=None))
     warnings = [f"{test} is in the first session only" for test in sorted(set(stored) - {r.test for r in judged})]
@@ -85,6 +86,7 @@ def compare_documents(
         gated=sum(result.judgement.gated for result in judged),
         warnings=tuple(warnings),
         update=None,
+        command=("fluxperf", "compare"),
     )
 
 

@@ -51,13 +51,15 @@ def judge(
     reference: str,
     interleaved: Interleaved | None = None,
     grounds: tuple[Measurement, Baseline] | None = None,
+    stored: bool = True,
 ) -> Judgement:
     """Judge one test.
 
     ``quality`` compares its pictures with the reference recipe's, ``drift`` the reference recipe's with the
     baseline's stored ones. ``interleaved`` takes the place of rule 1 where an A/B has judged the latency; ``grounds``
-    is what that A/B measured in the new and the old environment, from which a change is then explained. The verdict is
-    that of the worst finding. Depends on nothing but its arguments.
+    is what that A/B measured in the new and the old environment, from which a change is then explained. ``stored`` is
+    False where the baseline is a recorded session, which no option records anew. The verdict is that of the worst
+    finding. Depends on nothing but its arguments.
     """
     if problem := _broken(measurement, quality, drift, workload):
         differs = () if baseline is None else attribute_broken(measurement, baseline, environment)
@@ -70,7 +72,7 @@ def judge(
     else:
         scores = quality
     floors = list(judged.quality_floors(quality, policy))
-    if missing := _not_comparable(baseline, hardware, workload, recipe, reference, policy):
+    if missing := _not_comparable(baseline, hardware, workload, recipe, reference, policy, stored):
         absent = Finding(metric="baseline", verdict="no baseline", message=missing)
         worst = _worst([absent, *[f for f in floors if f.verdict != "passed"]])
         return Judgement(
@@ -155,17 +157,29 @@ def _not_comparable(
     recipe: str | None,
     reference: str,
     policy: Policy,
+    stored: bool,
 ) -> str | None:
-    """Why there is nothing to compare with and how to get it, or None."""
+    """Why there is nothing to compare with and, where it can be had, how to get it; or None."""
     if baseline is None:
-        return "no baseline is stored; record one with --fluxperf-update"
+        return (
+            "no baseline is stored; record one with --fluxperf-update"
+            if stored
+            else "the first session has no such test"
+        )
     if other := hardware_differences(baseline.hardware, hardware, cpu_model=policy.mode == "absolute"):
+        if not stored:
+            return f"the first session was recorded on {other[0]}"
         return (
             f"the baseline was recorded on {other[0]}; record one for this hardware in a folder of "
             "its own (--gpu auto) or replace it with --fluxperf-update=all"
         )
     if other := workload_differences(baseline, recipe, reference, workload):
-        return f"the baseline is of another workload ({', '.join(other)}); record it anew with --fluxperf-update"
+        differs = f"is of another workload ({', '.join(other)})"
+        return (
+            f"the baseline {differs}; record it anew with --fluxperf-update"
+            if stored
+            else f"the first session {differs}"
+        )
     return None
 
 

@@ -55,6 +55,8 @@ def _cause(view: Overview, row: Row) -> str:
     judgement = row.result.judgement
     name = visible(row.label)
     if row.verdict == "no baseline":
+        if row.document.against != "baselines":
+            return f"{name}: {_first_line(judgement.message)}"
         return f"record one with --fluxperf-update, starting with {name}"
     if row.verdict == "invalid":  # the machine's fault, whatever is installed
         return f"{name}: {_first_line(next(iter(row.result.measurement.unfit), judgement.message))}"

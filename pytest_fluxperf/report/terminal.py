@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -147,15 +148,21 @@ def _table(view: Overview, width: int, markup: Markup) -> list[str]:
 def _advice(view: Overview, width: int) -> list[str]:
     advice = []
     moved = any(document.update for document in view.documents)
-    if (n := view.counts.get("improved")) and not moved:
+    counts = Counter(row.verdict for row in view.rows if row.document.against == "baselines")
+    if (n := counts["improved"]) and not moved:
         advice.append(
             f"{plural(n, 'test')} improved: accept the new level with --fluxperf-update=all, "
             "or a later loss of it passes unseen."
         )
-    if (n := view.counts.get("no baseline")) and not moved:
+    if (n := counts["no baseline"]) and not moved:
         advice.append(f"{plural(n, 'test')} without a baseline: record with --fluxperf-update.")
-    if n := view.counts.get("inconclusive"):
+    if n := counts["inconclusive"]:
         advice.append(f"{plural(n, 'test')} inconclusive: repeat in another session.")
+    if n := sum(row.verdict == "inconclusive" and row.document.against == "session" for row in view.rows):
+        advice.append(
+            f"{plural(n, 'test')} inconclusive: one recorded session (R = 1) does not show how much sessions differ; "
+            "a baseline of three sessions or fluxperf ab decides more."
+        )
     wrapped = [line for text in advice for line in _wrap(text, width)]
     return ["", *wrapped] if wrapped else []
 

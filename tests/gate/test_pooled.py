@@ -65,6 +65,7 @@ def test_two_recorded_sessions_are_judged_by_the_same_rule() -> None:
     assert verdicts(compared) == {"a": "passed", "b": "regressed", "c": "improved", "e": "no baseline"}
     assert compared.gated == 3
     assert compared.warnings == ("d is in the first session only",)
+    assert compared.results[3].judgement.message == "the first session has no such test"
     assert "torch 2.11.0 → 2.12" in compared.results[1].judgement.message
 
 
@@ -113,7 +114,12 @@ def test_another_machine_or_workload_is_not_compared() -> None:
     h200 = msgspec.structs.replace(make.H100, name="NVIDIA H200")
     compared = compare_documents(document(result("a")), document(result("a", 1), hardware=h200), Policy.of())
     assert verdicts(compared) == {"a": "no baseline"}
+    assert compared.results[0].judgement.message.startswith("the first session was recorded on NVIDIA H100")
     assert compared.gated == 0
+    longer = make.workload(steps=50)
+    compared = compare_documents(document(result("a")), document(result("a", 1, workload=longer)), Policy.of())
+    assert compared.results[0].judgement.message.startswith("the first session is of another workload (steps")
+    assert "--fluxperf" not in compared.results[0].judgement.message
 
 
 def test_nothing_in_common_is_an_error() -> None:

@@ -11,6 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import report_documents as documents
 
+from pytest_fluxperf.report.terminal import terminal_summary
 from pytest_fluxperf.report.view import overview
 from pytest_fluxperf.results import Finding
 
@@ -40,6 +41,18 @@ def test_beside_others_a_suspect_is_only_named():
     )
     text = sentence({"torch": "2.13.0", "diffusers": "0.43.0", "torchao": "0.19", "transformers": "6"})
     assert "with torch 2.11.0 → 2.13.0, diffusers 0.42.1 → 0.43.0 and 2 more changes, bf16+fa2 is" in text
+
+
+@pytest.mark.parametrize("command", ["ab", "compare"])
+def test_what_a_comparison_lacks_is_not_to_be_recorded(command):
+    lacking = documents.result("bf16+fa2", verdict="no baseline", message="the old environment cannot run it")
+    made = [documents.result("bf16"), lacking, documents.result("bf16+sage", verdict="improved")]
+    here = documents.document(made, gated=2, command=("pytest", "perf_tests"))
+    assert "record one with --fluxperf-update, starting with bf16+fa2" in overview(here).sentence
+    assert "--fluxperf-update" in " ".join(terminal_summary(here)[-4:])
+    there = msgspec.structs.replace(here, command=("fluxperf", command))
+    assert overview(there).sentence == "1 of 3 has no baseline: bf16+fa2: the old environment cannot run it."
+    assert "--fluxperf-update" not in " ".join(terminal_summary(there))
 
 
 def test_without_a_change_nothing_is_blamed():
