@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pytest_fluxperf.gate.statistics import Array, ab_decide, decide, prompt_centres, stored_effect
+from pytest_fluxperf.gate.statistics import AB_MAX_BLOCKS, Array, ab_decide, decide, prompt_centres, stored_effect
 
 TOLERANCES = (0.01, 0.02, 0.03, 0.05, 0.10, 0.17)
 
@@ -88,34 +88,32 @@ def false_alarms(noise: Noise, m: int, prompts: int = 8, seed: int = 0) -> list[
     Generations are drawn from the residuals that were measured (a bootstrap), shifts of a process from a normal
     distribution of standard deviation tau.
     """
+    rng = np.random.default_rng(seed)
+
+    def process() -> Array:
+        made: Array = noise.tau * rng.standard_normal() + rng.choice(noise.residuals, prompts)
+        return made
+
+    sessions = [
+        [stored_effect(process(), np.array([process() for _ in range(STORED_RUNS)])) for _ in range(m)]
+        for _ in range(_SESSIONS)
+    ]
+    comparisons = [[process() - process() for _ in range(AB_MAX_BLOCKS)] for _ in range(_SESSIONS)]
     found = []
     for tolerance in TOLERANCES:
-        rng = np.random.default_rng(seed)
-
-        def process(rng: np.random.Generator = rng) -> Array:
-            made: Array = noise.tau * rng.standard_normal() + rng.choice(noise.residuals, prompts)
-            return made
-
-        limit, failed, open_, wrong = math.log1p(tolerance), 0, 0, 0
-        for _ in range(_SESSIONS):
-            verdicts = [
-                decide(stored_effect(process(), np.array([process() for _ in range(STORED_RUNS)])), limit, m)
-                for _ in range(m)
-            ]
-            failed += "regressed" in verdicts
-            open_ += verdicts.count("inconclusive")
-            blocks: list[Array] = []
-            while (decision := _another(blocks, process, limit, m)) == "next block":
-                pass
-            wrong += decision == "regressed"
+        limit = math.log1p(tolerance)
+        verdicts = [[decide(effect, limit, m) for effect in session] for session in sessions]
+        failed = sum("regressed" in session for session in verdicts)
+        open_ = sum(session.count("inconclusive") for session in verdicts)
+        wrong = sum(_fails(blocks, limit, m) for blocks in comparisons)
         found.append(FalseAlarms(tolerance, failed / _SESSIONS, open_ / (m * _SESSIONS), wrong / _SESSIONS))
     return found
 
 
-def _another(blocks: list[Array], process: object, limit: float, m: int) -> str:
-    assert callable(process)
-    blocks.append(process() - process())
-    return ab_decide(blocks, limit, m).decision
+def _fails(blocks: Sequence[Array], limit: float, m: int) -> bool:
+    """Whether an A/B comparison that takes as many of ``blocks`` as it asks for fails."""
+    decisions = (ab_decide(blocks[: count + 1], limit, m).decision for count in range(len(blocks)))
+    return next(decision for decision in decisions if decision != "next block") == "regressed"
 
 
 def supported_tolerance(found: Sequence[FalseAlarms]) -> float | None:

@@ -99,21 +99,50 @@ def test_compare_refuses_a_damaged_session(recorded, capsys):
     assert error.count("\n") == 1
 
 
+CPU_NOTE = "on a CPU this is for fluxperf ab only: the suite itself judges the speed-up over the reference there"
+
+
 @pytest.mark.parametrize(
-    ("tau", "last"),
+    ("tau", "processes", "last"),
     [
-        (0.001, "this machine supports a tolerance of 2% (fluxperf_max_slowdown = 0.02)"),
-        (0.5, "no tolerance up to 17% is supported: too noisy for absolute latency"),
+        (
+            0.001,
+            4,
+            [
+                "this machine supports a tolerance of 2% (fluxperf_max_slowdown = 0.02)",
+                "were τ at the upper end of its range, 0.15%, it would support 2%",
+                CPU_NOTE,
+            ],
+        ),
+        (
+            0.02,
+            4,
+            [
+                "this machine supports a tolerance of 3% (fluxperf_max_slowdown = 0.03)",
+                "were τ at the upper end of its range, 1.96%, it would support 10%",
+                CPU_NOTE,
+            ],
+        ),
+        (
+            0.001,
+            3,
+            [
+                "this machine supports a tolerance of 2% (fluxperf_max_slowdown = 0.02)",
+                "but 3 processes hardly know τ; more processes needed: --processes 4",
+                CPU_NOTE,
+            ],
+        ),
+        (0.5, 4, ["", "no tolerance up to 17% is supported: too noisy for absolute latency"]),
     ],
 )
-def test_gate_check_says_which_tolerance_this_machine_supports(tau, last, capsys, tmp_path, monkeypatch):
+def test_gate_check_says_which_tolerance_this_machine_supports(tau, processes, last, capsys, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
-    made = tau * rng.standard_normal((4, 1)) + 0.001 * rng.standard_normal((4, 8))
+    made = tau * rng.standard_normal((processes, 1)) + 0.001 * rng.standard_normal((processes, 8))
     monkeypatch.setattr("pytest_fluxperf.cli.gatecheck.measure_processes", lambda *_: {"a": made})
-    assert main(["gate-check", "--reports", str(tmp_path), "--", "x.py"]) == 0
+    assert main(["gate-check", "--processes", str(processes), "--reports", str(tmp_path), "--", "x.py"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == last
-    assert any(line.startswith("between processes τ") and "(4 processes, 1 test; " in line for line in lines)
+    assert lines[-len(last) :] == last
+    assert any(line.startswith("between processes τ") and f"({processes} processes, 1 test; " in line for line in lines)
 
 
 def test_report_renders_again_and_merges_machines(recorded, tmp_path, capsys):
@@ -135,6 +164,8 @@ def test_report_renders_again_and_merges_machines(recorded, tmp_path, capsys):
         (["ab", "--old", "nowhere", "--new", "nowhere", "--", "x.py"], "nowhere is neither a Python interpreter nor"),
         (["ab", "--old", ".", "--new", ".", "--", "--fluxperf-update=all"], "--fluxperf-update has no place in"),
         (["gate-check", "--processes", "1", "--", "x.py"], "needs two or more"),
+        (["gate-check", "--", "x.py", "--fluxperf-update=all"], "--fluxperf-update has no place in"),
+        (["gate-check", "--reports", __file__, "--", "x.py"], "cannot be written (Not a directory); choose another"),
         (["calibrate", "teacache", "--model", "nowhere"], "no such folder and no known name"),
     ],
 )
