@@ -23,9 +23,12 @@ from pytest_fluxperf.results import Environment, Hardware
 
 STACK = (
     "torch", "diffusers", "transformers", "para-attn", "torchao", "cache-dit", "flash-attn", "xformers", "triton",
-    "accelerate", "peft", "safetensors", "torchvision", "nvidia-modelopt", "numpy", "pytest-fluxperf",
+    "accelerate", "peft", "safetensors", "torchvision", "nvidia-modelopt", "numpy",
 )  # fmt: skip
 """The packages that FLUX latency and quality rest on, the likeliest suspect first."""
+
+INSTRUMENT = "pytest-fluxperf"
+"""What measures: listed among the packages, and never why a generation became slower."""
 
 ABSENT = "absent"
 """Stands for the version of what is not installed, or the value of what is not set."""
@@ -76,7 +79,7 @@ def installed() -> dict[str, str]:
 
     The plugin is there also where it runs from its sources.
     """
-    found = {"pytest-fluxperf": __version__}
+    found = {INSTRUMENT: __version__}
     for distribution in importlib.metadata.distributions():
         name = distribution.metadata["Name"]
         if name:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pytest_fluxperf.baseline.environment import STACK, diff, stack_differences
+from pytest_fluxperf.baseline.environment import INSTRUMENT, STACK, diff, stack_differences
 from pytest_fluxperf.baseline.update import busy_share
 from pytest_fluxperf.gate.findings import baseline_computed_steps
 from pytest_fluxperf.gate.kernels import diff as diff_kernels
@@ -150,13 +150,11 @@ def _facts(measurement: Measurement, baseline: Baseline) -> Iterator[str]:
     order = list(_LABELS)
     for key in sorted(old.keys() | new.keys(), key=lambda k: (order.index(k) if k in _LABELS else len(order), k)):
         before, after = old.get(key), new.get(key)
-        if key.split(" ")[0] in _NOT_CAUSES or before == after:
+        if key.split(" ")[0] in _NOT_CAUSES or _alike(before, after):
             continue
         if key in _OBSERVED and (before is None or after is None):
             continue
         if key == "graph_breaks" and (after or 0) <= (before or 0):
-            continue
-        if isinstance(before, float) and isinstance(after, float) and math.isclose(before, after, rel_tol=0.02):
             continue
         clause = f"{_LABELS.get(key, key.replace('_', ' '))} {_shown(before)} → {_shown(after)}"
         if key == "ran_attention":
@@ -193,6 +191,15 @@ def _flat(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         name = f"{prefix}{key}"
         found |= _flat(value, f"{name} ") if isinstance(value, dict) else {name: value}
     return found
+
+
+def _alike(before: Any, after: Any) -> bool:
+    """Equal, or for floats and lists of them within 2 %."""
+    if isinstance(before, float) and isinstance(after, float):
+        return math.isclose(before, after, rel_tol=0.02)
+    if isinstance(before, list | tuple) and isinstance(after, list | tuple):
+        return len(before) == len(after) and all(map(_alike, before, after))
+    return bool(before == after)
 
 
 def _shown(value: Any) -> str:
@@ -317,10 +324,11 @@ def _packages(baseline: Baseline, environment: Environment) -> Iterator[str]:
     old = baseline.environments[baseline.runs[-1].environment]
     stack = stack_differences(old, environment)
     shown = [f"{name} {before} → {after}" for name, before, after in stack[:MOST_PACKAGES]]
-    others = len(diff(old, environment)) - len(shown)
+    differing = [entry for entry in diff(old, environment) if entry[0] != INSTRUMENT]
+    others = len(differing) - len(shown)
     if shown:
         yield ", ".join(shown) + (f" and {others} more" if others else "")
     elif others:
-        name, before, after = diff(old, environment)[0]
+        name, before, after = differing[0]
         more = f" and {others - 1} more, none of the {len(STACK)} that a generation runs through" if others > 1 else ""
         yield f"{name} {before} → {after}{more}"

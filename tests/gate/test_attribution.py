@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 import records as make
 
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.verdict import UNEXPLAINED, judge
-from pytest_fluxperf.results import Baseline, Judgement, Kernel, KernelTable, Measurement, Telemetry
+from pytest_fluxperf.results import Baseline, Environment, Judgement, Kernel, KernelTable, Measurement, Telemetry
 
 SEEN = {
     "attention": ["native"],
@@ -77,6 +78,32 @@ def test_dtypes_that_were_seen_are_told_with_the_one_asked_for() -> None:
     quantized = {"quantization": "Int8WeightOnlyConfig"}
     found = judged(seen | quantized, stored=baseline(asked | quantized))
     assert not any("asked for" in clause for clause in found.attribution)
+
+
+def test_coefficients_that_were_rounded_otherwise_are_no_cause() -> None:
+    fitted = SEEN | {"teacache": {"coefficients": [498.65, -283.78, 55.855, -3.8202, 0.26423]}}
+    rounded = {"teacache": {"coefficients": [498.651, -283.782, 55.8554, -3.82021, 0.264230]}}
+    assert not any("coefficients" in clause for clause in judged(rounded, stored=baseline(fitted)).attribution)
+    for changed in ([498.65, -283.78, 55.855, -3.8202, 0.3], [498.65, -283.78, 55.855, -3.8202]):
+        other = {"teacache": {"coefficients": changed}}
+        assert "teacache coefficients" in judged(other, stored=baseline(fitted)).attribution[0]
+
+
+@pytest.mark.parametrize("version", ["0.0.1", None])
+def test_what_measures_is_no_cause(version: str | None) -> None:
+    """The plugin is named among what differs, and not among the reasons."""
+    here = make.ENVIRONMENT.packages
+    stored = msgspec.structs.replace(
+        make.ENVIRONMENT, packages=here if version is None else {**here, "pytest-fluxperf": version}
+    )
+    base = baseline(environment=stored.digest)
+    base = msgspec.structs.replace(base, environments={stored.digest: stored})
+    now = msgspec.structs.replace(make.ENVIRONMENT, packages={**here, "pytest-fluxperf": "0.2"})
+    found = _judge(make.measurement([s * 1.2 for s in make.latencies()], facts=SEEN), base, environment=now)
+    assert not any("fluxperf" in text for text in (found.message, *found.attribution))
+    now = msgspec.structs.replace(now, packages={**now.packages, "ruff": "0.13"})
+    found = _judge(make.measurement([s * 1.2 for s in make.latencies()], facts=SEEN), base, environment=now)
+    assert found.attribution[-1] == "ruff 0.12 → 0.13"
 
 
 def test_a_step_that_was_not_watched_says_nothing() -> None:
@@ -164,14 +191,14 @@ def test_broken_results_name_what_differs() -> None:
     assert found.attribution[0] == "nothing runs compiled any more: compiled regions a step 57 → 0"
 
 
-def _judge(measured: Measurement, stored: Baseline) -> Judgement:
+def _judge(measured: Measurement, stored: Baseline, environment: Environment = make.ENVIRONMENT) -> Judgement:
     return judge(
         measured,
         make.quality(),
         stored,
         Policy.of(),
         hardware=make.H100,
-        environment=make.ENVIRONMENT,
+        environment=environment,
         workload=make.workload(),
         recipe=make.RECIPE,
         reference=make.REFERENCE,

@@ -34,6 +34,10 @@ def test_what_rides_on_a_package_is_no_suspect_beside_it_but_alone_it_is():
     assert "triton 3.6.0 → 3.8.0 made" in sentence({"triton": "3.8.0"})
 
 
+def test_what_measures_is_no_suspect():
+    assert sentence({"pytest-fluxperf": "9.9"}) == "1 of 2 regressed: bf16+fa2 is 6.1 % slower."
+
+
 def test_beside_others_a_suspect_is_only_named():
     text = sentence({"torch": "2.13.0", "diffusers": "0.43.0"})
     assert (
