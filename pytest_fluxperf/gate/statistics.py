@@ -349,38 +349,3 @@ def pooled_tail(configurations: Sequence[tuple[ArrayLike, ArrayLike]]) -> Tail |
     probability = beta_binomial_sf(count, samples, k0 + 0.5, n0 - k0 + 0.5)
     warn = probability < 0.01 and count > 1.5 * worst + 2
     return Tail(warn, count, samples, k0, n0, probability)
-
-
-# Percentiles ---------------------------------------------------------------------------------------------
-
-PERCENTILE_SAMPLES = {50: 1, 90: 30, 99: 300}
-"""Samples from which a percentile means what its name says; below, it is shown with n and never gated on."""
-
-
-@dataclass(frozen=True)
-class Percentile:
-    """A percentile and whether ``n`` samples support it."""
-
-    q: int
-    value: float
-    n: int
-    supported: bool
-
-
-def percentiles(values: ArrayLike) -> tuple[Percentile, ...]:
-    """p50, p90 and p99 (linear interpolation) of ``values`` (n,), with n beside them."""
-    x = np.asarray(values, dtype=float)
-    return tuple(
-        Percentile(q, float(np.percentile(x, q)), x.size, x.size >= least) for q, least in PERCENTILE_SAMPLES.items()
-    )
-
-
-def supported_upper_percentile(n: int) -> float:
-    """The percentile (as a fraction) that the maximum of ``n`` samples bounds with 95 % confidence.
-
-    All n fall below the quantile p with probability ``p^n``; the maximum exceeds it with 95 % when
-    ``p = .05^(1/n)``.
-    """
-    if n < 1:
-        raise ValueError("no samples")
-    return float(0.05 ** (1 / n))

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from pytest_fluxperf.report import glyphs, plots, text
 from pytest_fluxperf.report.sentence import RELATIVE
 from pytest_fluxperf.report.thumbnails import Thumbnails
-from pytest_fluxperf.report.view import Overview, PromptPair, Row, overview, supported_percentile
+from pytest_fluxperf.report.view import PERCENTILE_SAMPLES, Overview, PromptPair, Row, overview, supported_percentile
 from pytest_fluxperf.results import (
     SEVERITY,
     Finding,
@@ -384,6 +384,11 @@ class Page:
     def supported(self, n: int) -> str:
         """What percentile the largest of n samples bounds, in words."""
         return f"the largest of {n} bounds the {100 * supported_percentile(n):.0f}th percentile with 95 % confidence"
+
+    @staticmethod
+    def unsupported(q: int, n: int) -> str:
+        """Why percentile ``q`` of n samples is muted, in words."""
+        return f"{n} generations have no {q}th percentile: it takes {PERCENTILE_SAMPLES[q]}"
 
     @staticmethod
     def figure(item: Finding, value: float | None) -> str:

@@ -31,6 +31,9 @@ from pytest_fluxperf.results import (
     Verdict,
 )
 
+PERCENTILE_SAMPLES = {50: 1, 90: 30, 99: 300}
+"""Generations from which a percentile means what its name says (docs/gate.md, section 4)."""
+
 
 @dataclass(frozen=True)
 class PromptPair:
@@ -114,6 +117,14 @@ class Row:
     def percentile(self, q: float) -> float | None:
         """Percentile ``q`` of the latencies, seconds; None without any."""
         return float(np.percentile(self.latencies, q)) if self.latencies else None
+
+    def supports(self, q: int) -> bool:
+        """Whether there are generations enough for percentile ``q`` to mean what its name says."""
+        return self.n >= PERCENTILE_SAMPLES[q]
+
+    def supported(self, q: int) -> float | None:
+        """Percentile ``q`` of the latencies, seconds; None where there are too few."""
+        return self.percentile(q) if self.supports(q) else None
 
     @cached_property
     def p50_s(self) -> float | None:

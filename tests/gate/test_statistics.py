@@ -14,13 +14,11 @@ from pytest_fluxperf.gate.statistics import (
     beta_binomial_sf,
     cache_change,
     decide,
-    percentiles,
     pooled_tail,
     robust_se,
     stored_effect,
     student_t_cdf,
     student_t_quantile,
-    supported_upper_percentile,
     tail_count,
 )
 
@@ -311,20 +309,3 @@ def test_a_tail_of_few_samples_is_no_proof() -> None:
 def test_pooled_tail_needs_two_runs() -> None:
     assert pooled_tail([(CENTRES, CENTRES[None, :])]) is None
     assert pooled_tail([]) is None
-
-
-# Percentiles ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("n", "supported"), [(8, {50}), (30, {50, 90}), (299, {50, 90}), (300, {50, 90, 99})])
-def test_percentiles_say_what_their_number_of_samples_supports(n: int, supported: set[int]) -> None:
-    found = percentiles(np.arange(n, dtype=float))
-    assert {p.q for p in found if p.supported} == supported
-    assert found[0].value == pytest.approx((n - 1) / 2)
-
-
-def test_supported_upper_percentile() -> None:
-    assert supported_upper_percentile(8) == pytest.approx(0.6877, abs=1e-4)
-    assert supported_upper_percentile(59) > 0.95 > supported_upper_percentile(58)
-    with pytest.raises(ValueError):
-        supported_upper_percentile(0)

@@ -16,6 +16,7 @@ import report_documents as documents
 
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.report import junit_properties, load_document, merge, write_document
+from pytest_fluxperf.report.html import render_html
 from pytest_fluxperf.report.markdown import COMMENT_LIMIT, escape, render_markdown
 from pytest_fluxperf.report.migrations import MIGRATIONS
 from pytest_fluxperf.report.terminal import progress_line, terminal_summary
@@ -124,6 +125,22 @@ def test_the_terminal_table_fits_and_says_gated_n_of_m(name, width):
 def test_the_terminal_shows_the_worst_first():
     text = "\n".join(terminal_summary(documents.failing(), 120))
     assert text.index("regressed  ") < text.index("improved  ") < text.index("passed  ")
+
+
+@pytest.mark.parametrize(("n", "supported"), [(8, set()), (29, set()), (30, {90}), (299, {90}), (300, {90, 99})])
+def test_a_percentile_is_shown_from_as_many_generations_as_it_takes(n, supported, tmp_path):
+    plain = documents.result("bf16")
+    made = (plain.measurement.generations * n)[:n]
+    many = msgspec.structs.replace(plain, measurement=msgspec.structs.replace(plain.measurement, generations=made))
+    document = documents.document([many])
+    terminal, markdown = "\n".join(terminal_summary(document, 200)), render_markdown(document)
+    page = render_html(document, [tmp_path])
+    assert "p50 s" in terminal
+    assert "| p50 s |" in markdown
+    for q in (90, 99):
+        assert (f"p{q} s" in terminal) == (q in supported)
+        assert (f"| p{q} s |" in markdown) == (q in supported)
+        assert (f"{n} generations have no {q}th percentile: it takes " in page) == (q not in supported)
 
 
 def test_progress_fits_the_line():
