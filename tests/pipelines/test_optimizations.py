@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -546,3 +547,23 @@ def test_quiet_silences_the_libraries_alone(caplog):
     everyone_speaks()
     assert len(caplog.messages) == 6
     assert [logging.getLogger(name).level for name in libraries] == before
+
+
+def test_flash_attention_4_of_the_package_is_put_back(prepare, monkeypatch):
+    """diffusers has one kernel for a process: what took its place goes with the recipe."""
+    from diffusers.models import attention_dispatch
+
+    package = types.ModuleType("flash_attn.cute")
+    package.flash_attn_func = lambda *_: None
+    monkeypatch.setitem(sys.modules, "flash_attn.cute", package)
+    transformer = prepare("fp32").pipe.transformer
+    name = attention_dispatch.AttentionBackendName(attention.FLASH_ATTENTION_4)
+    known = attention_dispatch._HUB_KERNELS_REGISTRY[name]
+    hub, before = known.kernel_fn, attention.seen_backends(transformer)
+    applied = attention.AttentionBackend(types.SimpleNamespace(transformer=transformer), attention.FLASH_ATTENTION_4)
+    applied.apply()
+    assert known.kernel_fn is package.flash_attn_func
+    assert attention.seen_backends(transformer) == [attention.FLASH_ATTENTION_4]
+    applied.undo()
+    assert known.kernel_fn is hub
+    assert attention.seen_backends(transformer) == before

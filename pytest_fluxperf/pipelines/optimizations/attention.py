@@ -77,6 +77,7 @@ class AttentionBackend(Applied):
         self._registry = _AttentionBackendRegistry
         self._active = _AttentionBackendRegistry.get_active_backend()[0]
         self._before = [(processor, processor._attention_backend) for processor in processors(host.transformer)]
+        self._hub_kernel: tuple[Any, Any] | None = None
 
     def apply(self) -> None:
         if self._backend == FLASH_ATTENTION_4:
@@ -96,11 +97,16 @@ class AttentionBackend(Applied):
 
         installed = importlib.import_module("flash_attn.cute")
         backend = attention_dispatch.AttentionBackendName(FLASH_ATTENTION_4)
-        attention_dispatch._HUB_KERNELS_REGISTRY[backend].kernel_fn = installed.flash_attn_func
+        known = attention_dispatch._HUB_KERNELS_REGISTRY[backend]
+        self._hub_kernel = (known, known.kernel_fn)
+        known.kernel_fn = installed.flash_attn_func
         for processor in processors(self._transformer):
             processor._attention_backend = backend
 
     def undo(self) -> None:
+        if self._hub_kernel is not None:
+            known, kernel = self._hub_kernel
+            known.kernel_fn = kernel
         for processor, backend in self._before:
             processor._attention_backend = backend
         self._registry.set_active_backend(self._active)
