@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import math
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -143,8 +145,19 @@ def show(title: str, result: dict[str, Any]) -> str:
             f"  change {compared['change']:+.2%} between {compared['low']:+.2%} and {compared['high']:+.2%}",
             f"  {compared['generations']} measured generations in {blocks} block{'s' if blocks > 1 else ''}, "
             f"{compared['warmups']} warm-ups",
+            noise_within(compared["blocks"]),
         ]
     return "\n".join(lines)
+
+
+def noise_within(blocks: list[dict[str, list[float]]]) -> str:
+    """How the generations of one process scatter; every prompt of this test takes the same work."""
+    sides = [[math.log(seconds) for seconds in block[side]] for block in blocks for side in ("old_s", "new_s")]
+    spreads = [statistics.stdev(side) for side in sides]
+    return (
+        f"  within a process {statistics.median(spreads):.2%} in the middle ({min(spreads):.2%} to {max(spreads):.2%}, "
+        f"{len(spreads)} processes, n={len(sides[0])} each)"
+    )
 
 
 def main() -> int:

@@ -74,6 +74,7 @@ HOST_BOUND = Noise(tau=0.02, within=0.009, process=0.013)
 PROFILES = {
     "steady": Noise(within=0.001, drift=0.0, spikes=0.0, process=0.0015),
     "usual": Noise(),
+    "as the A/B on an H200": Noise(within=0.0076),
     "noisy": Noise(within=0.01, drift=0.003, spikes=0.02),
     "drifting": Noise(drift=0.01),
     "usual, 4 of 30 host-bound": Noise(tau=0.007, host_bound=4),

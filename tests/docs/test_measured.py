@@ -32,6 +32,16 @@ def test_the_measured_page_is_what_the_programs_print(monkeypatch):
         assert read_section(measured.PAGE, name) == text
 
 
+def test_what_the_gate_page_says_of_an_h200_is_what_was_measured():
+    measured, gate = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("measured.md", "gate.md"))
+    quoted = [
+        text for text in re.findall(r"`([^`\n]+%[^`\n]+)`", gate) if text.startswith(("between", "within", "change"))
+    ]
+    assert len(quoted) == 4
+    lines = [line.strip() for line in measured.splitlines()]
+    assert [text for text in quoted if text not in lines] == []
+
+
 def test_whole_recipes_are_documented_as_they_are():
     assert FASTEST.keys() == FASTEST_LOSSLESS.keys()
     rows = [f"| `{name}` | `{FASTEST[name]}` | `{FASTEST_LOSSLESS[name]}` |\n" for name in FASTEST]
