@@ -164,7 +164,7 @@ def _not_comparable(
         return (
             "no baseline is stored; record one with --fluxperf-update"
             if stored
-            else "the first session has no such test"
+            else "the first session did not measure it"
         )
     if other := hardware_differences(baseline.hardware, hardware, cpu_model=policy.mode == "absolute"):
         if not stored:

@@ -82,7 +82,7 @@ def test_compare_advises_only_what_can_be_done(recorded, capsys):
     old, new = recorded(without(base, 0), "old.json"), recorded(session(base, "new", 0.7), "new.json")
     assert main(["compare", old, new]) == 1
     printed = " ".join(capsys.readouterr().out.split())
-    assert "1 of 16 has no baseline: bf16: the first session has no such test." in printed
+    assert "1 of 16 has no baseline: bf16: the first session did not measure it." in printed
     assert "inconclusive: one recorded session (R = 1) does not show how much sessions differ;" in printed
     assert "--fluxperf-" not in printed
     assert "repeat in another session" not in printed

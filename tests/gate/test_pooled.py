@@ -65,7 +65,7 @@ def test_two_recorded_sessions_are_judged_by_the_same_rule() -> None:
     assert verdicts(compared) == {"a": "passed", "b": "regressed", "c": "improved", "e": "no baseline"}
     assert compared.gated == 3
     assert compared.warnings == ("d is in the first session only",)
-    assert compared.results[3].judgement.message == "the first session has no such test"
+    assert compared.results[3].judgement.message == "the first session did not measure it"
     assert "torch 2.11.0 → 2.12" in compared.results[1].judgement.message
 
 
