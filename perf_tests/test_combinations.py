@@ -6,14 +6,17 @@ import pytest
 
 GPU = pytest.mark.not_on_cpu(reason="two combinations are enough to test the gate on a CPU")
 EXTRA = pytest.mark.extra
+THRESHOLD = pytest.mark.threshold
 COMBINATIONS = ["compile+fbcache:0.3", pytest.param("int8wo+fbcache:0.3", marks=EXTRA)]
 PUBLISHED = [
     pytest.param("bf16+fa2+teacache:0.6", marks=GPU),
-    pytest.param("bf16+fa2+teacache:0.6+fp8wo", marks=(GPU, EXTRA)),
-    pytest.param("bf16+fa2+teacache:0.6+int8wo", marks=(GPU, EXTRA)),
+    pytest.param("bf16+fa2+teacache:0.6+fp8wo", marks=(GPU, THRESHOLD)),
+    pytest.param("bf16+fa2+teacache:0.6+int8wo", marks=(GPU, THRESHOLD)),
+    pytest.param("bf16+fa2+fbcache:0.2", marks=(GPU, THRESHOLD)),
     pytest.param("bf16+fa2+fbcache:0.3", marks=GPU),
     pytest.param("bf16+fa2+fbcache:0.3+fp8wo", marks=GPU),
     pytest.param("bf16+fa2+fbcache:0.3+int8wo", marks=GPU),
+    pytest.param("bf16+fa3+compile", marks=GPU),
 ]
 FP8 = "bf16+cudnn+fp8+compile"
 DEVICE_BOUND = [FP8, "bf16+cudnn+int8+compile", "fastest_lossless"]
@@ -23,6 +26,7 @@ DEVICE_BOUND += [f"bf16+fbcache:0.3,computed={computed}" for computed in (4, 14)
 HOST_BOUND += [f"{FP8}+fbcache:0.3,computed={computed}" for computed in (4, 14)]
 # The device waits for the host for a part of their time, and a host is noisier (docs/gate.md, section 8).
 NOISY = pytest.mark.fluxperf(max_slowdown=0.06)
+FUSED = [pytest.param("bf16+fuseqkv+fp8+compile", marks=(GPU, EXTRA))]
 SMALL = ["bf16", "bf16+compile", "bf16+fora", "bf16+compile+fora"]
 
 
@@ -32,6 +36,7 @@ SMALL = ["bf16", "bf16+compile", "bf16+fora", "bf16+compile+fora"]
     [
         *COMBINATIONS,
         *PUBLISHED,
+        *FUSED,
         *(pytest.param(recipe, marks=GPU) for recipe in DEVICE_BOUND),
         *(pytest.param(recipe, marks=(GPU, NOISY)) for recipe in HOST_BOUND),
     ],

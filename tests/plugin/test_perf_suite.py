@@ -94,10 +94,14 @@ PUBLISHED = {
     "test_compile.py": ["bf16+compile", "bf16+cudnn+compile:tuned", "bf16+compile:whole", "bf16+tensorrt"],
     "test_combinations.py": [
         "bf16+fa2+teacache:0.6",
+        "bf16+fa2+teacache:0.6+fp8wo",
+        "bf16+fa2+teacache:0.6+int8wo",
+        "bf16+fa2+fbcache:0.2",
         "bf16+fa2+fbcache:0.3",
         "bf16+fa2+fbcache:0.3+fp8wo",
         "bf16+fa2+fbcache:0.3+int8wo",
         "bf16+fbcache:0.3+compile",
+        "bf16+fa3+compile",
         "bf16+cudnn+fp8+compile",
         "bf16+cudnn+int8+compile",
         "fastest",
@@ -202,10 +206,10 @@ def test_random_weights_need_one_setting_of_each_cache(suite, on_h100, pytester,
     _, collected = suite("--gpu=h100", "--collect-only", "-q", *([] if ini else ["--fluxperf-model=flux-dev@random"]))
     reason = "random weights meet no threshold: one setting of each cache measures them all"
     left = sorted(collected.benches[test].recipe for test, why in collected.left_out.items() if why == reason)
-    assert left == sorted(
-        f"bf16+{cache},computed=8"
-        for cache in ("fbcache:0.15", "fbcache:0.2", "fbcache:0.35", "fbcache:0.4", "teacache:0.2", "teacache:0.4")
-    )
+    caches = [f"fbcache:{threshold}" for threshold in (0.15, 0.2, 0.35, 0.4)]
+    caches += ["teacache:0.2", "teacache:0.4", "fa2+fbcache:0.2"]
+    quantized = [f"bf16+fa2+teacache:0.6,computed=8+{weights}" for weights in ("fp8wo", "int8wo")]
+    assert left == sorted([*(f"bf16+{cache},computed=8" for cache in caches), *quantized])
     assert "bf16+fbcache:0.3,computed=8" in collected.measured
     assert "fastest:computed=8" in collected.measured
     settings = [(collected.benches[test].recipe) for test in collected.benches if "fifty" not in test]
@@ -223,7 +227,7 @@ def test_a_package_that_is_not_installed_is_named_before_anything_is_loaded(suit
     result, _ = suite(
         "--gpu=h100", "-rs", "-k", "package or fa3 or fa4 or sage or xformers or tensorrt", "-m", EVEN_EXTRA
     )
-    result.assert_outcomes(skipped=6)
+    result.assert_outcomes(skipped=7)
     for package in (
         "flash-attn>=",
         "flash-attn-3,",
