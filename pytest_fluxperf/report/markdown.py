@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pytest_fluxperf.report.differences import Difference
 from pytest_fluxperf.report.spent import spent
 from pytest_fluxperf.report.text import memory, number, percent, plural, seconds, shorten, steps, visible
-from pytest_fluxperf.report.view import PERCENTILE_SAMPLES, Overview, Row, overview
+from pytest_fluxperf.report.view import Overview, Row, overview
 from pytest_fluxperf.results import FAILING, Comparison, KernelDiff, RunDocument, Verdict
 
 COMMENT_LIMIT = 65_536
@@ -102,14 +102,13 @@ def _table(view: Overview, room: int) -> tuple[str, int]:
         for title, name, digits in (("SSIM", "ssim", 3), ("PSNR dB", "psnr_db", 1), ("LPIPS", "lpips", 3))
         if any(getattr(row.quality, name) is not None for row in view.rows)
     ]
-    percentiles = [q for q in PERCENTILE_SAMPLES if q == 50 or any(row.supports(q) for row in view.rows)]
-    titles = ["", "recipe", *(["GPU"] if machine else []), *(f"p{q} s" for q in percentiles), "n", "change", "interval"]
+    titles = ["", "recipe", *(["GPU"] if machine else []), "p50 s", "p90 s", "p99 s", "n", "change", "interval"]
     titles += ["speed-up", "steps / cached", "memory", *(title for title, _, _ in quality)]
     left = 3 if machine else 2
     lines = [f"| {' | '.join(titles)} |", "|" + " :-- |" * left + " --: |" * (len(titles) - left)]
     room -= _size("\n".join(lines))
     for i, row in enumerate(view.rows):
-        line = _line(row, machine, percentiles, quality)
+        line = _line(row, machine, quality)
         room -= _size(line) + 1
         if room < 0:
             return "\n".join(lines) + "\n", len(view.rows) - i
@@ -117,7 +116,7 @@ def _table(view: Overview, room: int) -> tuple[str, int]:
     return "\n".join(lines) + "\n", 0
 
 
-def _line(row: Row, machine: bool, percentiles: Sequence[int], quality: Sequence[tuple[str, str, int]]) -> str:
+def _line(row: Row, machine: bool, quality: Sequence[tuple[str, str, int]]) -> str:
     change, interval = "–", "–"
     if row.speed is not None:
         change = percent(row.change) + (" speed-up" if row.speed.metric == "speed-up" else "")
@@ -129,7 +128,9 @@ def _line(row: Row, machine: bool, percentiles: Sequence[int], quality: Sequence
         f"{SYMBOLS[row.verdict]} {row.verdict}",
         code(shorten(row.label, 100)),
         *([escape(row.machine)] if machine else []),
-        *(seconds(row.supported(q)) for q in percentiles),
+        seconds(row.p50_s),
+        seconds(row.p90_s),
+        seconds(row.p99_s),
         str(row.n),
         change,
         interval,

@@ -122,10 +122,6 @@ class Row:
         """Whether there are generations enough for percentile ``q`` to mean what its name says."""
         return self.n >= PERCENTILE_SAMPLES[q]
 
-    def supported(self, q: int) -> float | None:
-        """Percentile ``q`` of the latencies, seconds; None where there are too few."""
-        return self.percentile(q) if self.supports(q) else None
-
     @cached_property
     def p50_s(self) -> float | None:
         """Median latency, seconds."""

@@ -128,18 +128,16 @@ def test_the_terminal_shows_the_worst_first():
 
 
 @pytest.mark.parametrize(("n", "supported"), [(8, set()), (29, set()), (30, {90}), (299, {90}), (300, {90, 99})])
-def test_a_percentile_is_shown_from_as_many_generations_as_it_takes(n, supported, tmp_path):
+def test_percentiles_are_shown_with_n_and_greyed_where_it_is_too_small(n, supported, tmp_path):
     plain = documents.result("bf16")
     made = (plain.measurement.generations * n)[:n]
     many = msgspec.structs.replace(plain, measurement=msgspec.structs.replace(plain.measurement, generations=made))
     document = documents.document([many])
     terminal, markdown = "\n".join(terminal_summary(document, 200)), render_markdown(document)
     page = render_html(document, [tmp_path])
-    assert "p50 s" in terminal
-    assert "| p50 s |" in markdown
     for q in (90, 99):
-        assert (f"p{q} s" in terminal) == (q in supported)
-        assert (f"| p{q} s |" in markdown) == (q in supported)
+        assert f"p{q} s" in terminal
+        assert f"| p{q} s |" in markdown
         assert (f"{n} generations have no {q}th percentile: it takes " in page) == (q not in supported)
 
 
