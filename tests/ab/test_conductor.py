@@ -184,6 +184,16 @@ def test_a_child_that_fails_before_any_test_is_an_error(fakes: Fakes, does: str)
         fakes.run(timeout_s=2.0)
 
 
+def test_what_the_new_environment_lost_is_broken_and_the_rest_is_compared(fakes: Fakes) -> None:
+    fakes.tests(same=SAME, lost=SAME)
+    del fakes.scenarios["new"]["tests"]["lost"]
+    trials = {t.test: t for t in fakes.run()}
+    assert {test: verdict(t) for test, t in trials.items()} == {"same": "passed", "lost": "broken"}
+    assert trials["lost"].trouble.message == "the old environment has it, the new one does not: it has no such test"
+    del fakes.scenarios["new"]["tests"]["same"]
+    assert {t.test: verdict(t) for t in fakes.run()} == {"same": "broken", "lost": "broken"}
+
+
 def test_two_copies_that_do_not_fit_alternate(fakes: Fakes) -> None:
     big = {"latency": 1.0, "held": 40_000.0, "free": 38_000.0}
     fakes.tests(small=SAME, big=(big, dict(big, latency=1.1)))
