@@ -6,7 +6,7 @@ Marks, each with the reason that a skip gives:
 - ``threshold``: one of several thresholds of a cache; with random weights, whose caches follow a fixed schedule, they
   are all the same, so one of them is enough;
 - ``extra``, ``long``, ``prompts50``: beside the published tables, minutes each, 50 pictures each; on a GPU they run
-  only where ``-m`` names them, as in ``-m extra``.
+  only where ``-m`` names them, as in ``-m extra``, and 50 pictures also on a CPU.
 """
 
 from __future__ import annotations
@@ -54,14 +54,15 @@ def left_out(item: pytest.Item, config: pytest.Config) -> str | None:
     from pytest_fluxperf.options import run_settings
     from pytest_fluxperf.pipelines.models import RANDOM
 
-    threshold = item.get_closest_marker("threshold")
-    if on_cpu(config):
-        if not_on_cpu := item.get_closest_marker("not_on_cpu"):
-            return str(not_on_cpu.kwargs["reason"])
-        return "one setting of each cache is enough to test the gate on a CPU" if threshold else None
+    threshold, cpu = item.get_closest_marker("threshold"), on_cpu(config)
+    if cpu and (not_on_cpu := item.get_closest_marker("not_on_cpu")):
+        return str(not_on_cpu.kwargs["reason"])
     for name, why in ON_REQUEST.items():
-        if item.get_closest_marker(name) and name not in config.option.markexpr:
+        asked = name in config.option.markexpr or (cpu and name != "prompts50")
+        if item.get_closest_marker(name) and not asked:
             return f"it {why}; run it by -m {name}"
+    if cpu:
+        return "one setting of each cache is enough to test the gate on a CPU" if threshold else None
     if threshold and (run_settings(config).model or "").endswith(RANDOM):
         return "random weights meet no threshold: one setting of each cache measures them all"
     return None
@@ -88,8 +89,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     # The embedded model needs 28 steps for its best pictures, but 8 show every optimization at work, and the whole
     # suite has to end within minutes on two cores.
     workload = {"steps": 8} if on_cpu(config) else {"size": 1024, "steps": 28, "guidance": 3.5}
+    small = workload if on_cpu(config) else workload | {"size": 512}
     for item in items:
         if reason := left_out(item, config):
             item.add_marker(pytest.mark.skip(reason=reason))
-        item.add_marker(pytest.mark.fluxperf(**workload), append=True)
+        chosen = small if item.get_closest_marker("prompts50") else workload
+        item.add_marker(pytest.mark.fluxperf(**chosen), append=True)
     items.sort(key=switching_cost)

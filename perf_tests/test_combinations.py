@@ -27,7 +27,7 @@ HOST_BOUND += [f"{FP8}+fbcache:0.3,computed={computed}" for computed in (4, 14)]
 # The device waits for the host for a part of their time, and a host is noisier (docs/gate.md, section 8).
 NOISY = pytest.mark.fluxperf(max_slowdown=0.06)
 FUSED = [pytest.param("bf16+fuseqkv+fp8+compile", marks=(GPU, EXTRA))]
-SMALL = ["bf16", "bf16+compile", "bf16+fora", "bf16+compile+fora"]
+SMALL = [pytest.param("bf16", marks=GPU), "compile", "fora", "compile+fora"]
 
 
 @pytest.mark.fluxperf
@@ -46,9 +46,8 @@ def test_combination(flux, flux_inputs):
     return flux(**flux_inputs).images
 
 
-@GPU
 @pytest.mark.prompts50
-@pytest.mark.fluxperf(size=512, steps=28, prompts="extended")
+@pytest.mark.fluxperf(prompts="extended")
 @pytest.mark.parametrize("flux", SMALL, indirect=True)
 def test_fifty_small_pictures(flux, flux_inputs):
     return flux(**flux_inputs).images

@@ -197,6 +197,13 @@ def test_long_tests_and_fifty_pictures_run_on_request_only(suite, on_h100):
     assert not chosen.left_out
 
 
+def test_fifty_pictures_are_made_on_a_cpu_too_at_its_own_size(suite):
+    _, chosen = suite("--gpu=cpu", "--collect-only", "-q", "-m", "prompts50")
+    assert sorted(chosen.measured) == ["fp32+compile", "fp32+fora", "fp32+fora+compile"]
+    loads = [bench.workload for bench in chosen.benches.values()]
+    assert {(load.width, load.steps, len(load.prompts)) for load in loads} == {(256, 8, 50)}
+
+
 @pytest.mark.parametrize("ini", [False, True])
 def test_random_weights_need_one_setting_of_each_cache(suite, on_h100, pytester, ini):
     if ini:
