@@ -137,7 +137,7 @@ def show(title: str, result: dict[str, Any]) -> str:
     judgement, compared = result["judgement"], result["comparison"]
     lines = [
         f"{title}: {judgement['verdict']} (exit status {result['exit']}, {result['seconds']:.0f} s in all)",
-        f"  {judgement['message']}",
+        f"  {judgement['findings'][0]['message'] if compared else judgement['message']}",
     ]
     if compared:
         blocks = len(compared["blocks"])
@@ -147,6 +147,7 @@ def show(title: str, result: dict[str, Any]) -> str:
             f"{compared['warmups']} warm-ups",
             noise_within(compared["blocks"]),
         ]
+    lines += [f"  reason: {clause}" for clause in judgement.get("attribution", ())]
     return "\n".join(lines)
 
 

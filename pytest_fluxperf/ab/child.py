@@ -146,13 +146,12 @@ class _Child:
         if sys.exc_info()[1] is not None:
             return  # pytest calls this hook also when it refuses its arguments; it ends and its log says why
         items = {item.nodeid: item for item in session.items if BENCH in item.stash}
-        found = Collected(tests=tuple(items), refused=self._refused)
+        found = Collected(tests=tuple(items), refused=self._refused, environment=capture())
         if items:
             ours = session_of(session.config)
             found = msgspec.structs.replace(
                 found,
                 described=dict(_described(item) for item in items.values()),
-                environment=capture(),
                 lock=str(ours.lock_path),
                 gpu=ours.gpu.name,
                 hardware=ours.hardware,

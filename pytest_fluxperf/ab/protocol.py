@@ -61,6 +61,7 @@ class Collected(Message, frozen=True, kw_only=True):
     tests: tuple[str, ...]
     described: dict[str, Described] = {}
     environment: Environment | None = None
+    """None of a plugin that did not tell it yet."""
     refused: dict[str, str] = {}
     """Tests whose recipe or marker this environment does not know, and modules it cannot import, and why."""
     lock: str | None = None

@@ -15,13 +15,12 @@ from pytest_fluxperf.ab.conductor import Conductor, Mode, Terms
 from pytest_fluxperf.ab.outcome import result_of
 from pytest_fluxperf.ab.side import find_python
 from pytest_fluxperf.bench import fails
+from pytest_fluxperf.cli.processes import make_folder, refuse_own_options
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.report import write_reports
 from pytest_fluxperf.report.terminal import terminal_summary
 from pytest_fluxperf.results import RESULTS_FORMAT, Result, RunDocument, Skipped
 from pytest_fluxperf.wiring import new_run_name
-
-_NOT_HERE = ("--fluxperf-update", "--fluxperf-append", "--fluxperf-old-python", "--fluxperf-reports")
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,10 @@ class Request:
 
 def ab(request: Request) -> int:
     """Compare, write the report, and print the summary; 1 when something failed or nothing was judged."""
-    for argument in request.arguments:
-        if argument.partition("=")[0] in _NOT_HERE:
-            raise FluxPerfError(f"{argument.partition('=')[0]} has no place in a comparison of two environments")
+    refuse_own_options(request.arguments, "a comparison of two environments")
     start, run = time.monotonic(), new_run_name()
     old, new = find_python(request.old), find_python(request.new)
-    folder = _made(request.reports / run)
+    folder = make_folder(request.reports, run)
     terms = Terms(
         old=old,
         new=new,
@@ -100,14 +97,3 @@ def _reported(document: RunDocument, folder: Path, *, failed: bool, strict: bool
     print(f"report: {os.path.relpath(paths.html)}")
     failed |= any(fails(result.judgement, strict=strict, update=None) for result in document.results)
     return int(failed or not document.gated or (strict and bool(document.skipped)))
-
-
-def _made(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise FluxPerfError(
-            f"the reports folder {folder.parent} cannot be written ({error.strerror or error}); "
-            "choose another by --reports"
-        ) from None
-    return folder.absolute()

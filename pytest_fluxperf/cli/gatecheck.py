@@ -8,11 +8,10 @@ from pathlib import Path
 
 from pytest_fluxperf.ab.selfcheck import measure_processes
 from pytest_fluxperf.ab.side import find_python
+from pytest_fluxperf.cli.processes import make_folder, refuse_own_options
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.noise import TOLERANCES, Noise, false_alarms, measure_noise, supported_tolerance
 from pytest_fluxperf.wiring import new_run_name
-
-_NOT_HERE = ("--fluxperf-update", "--fluxperf-append", "--fluxperf-old-python", "--fluxperf-reports")
 
 ENOUGH_PROCESSES = 4
 """With fewer the upper end of tau's range is so far off that it says nothing."""
@@ -22,16 +21,8 @@ def gate_check(arguments: tuple[str, ...], processes: int, reports: Path, timeou
     """Measure, and print the noise, the false alarms at several tolerances, and the tolerance it supports."""
     if processes < 2:
         raise FluxPerfError(f"--processes {processes}: noise between processes needs two or more, better four")
-    for argument in arguments:
-        if (option := argument.partition("=")[0]) in _NOT_HERE:
-            raise FluxPerfError(f"{option} has no place in a check of the machine's noise, which keeps nothing")
-    folder = (reports / new_run_name()).absolute()
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise FluxPerfError(
-            f"the reports folder {reports} cannot be written ({error.strerror or error}); choose another by --reports"
-        ) from None
+    refuse_own_options(arguments, "a check of the machine's noise, which keeps nothing")
+    folder = make_folder(reports, new_run_name())
     tests = measure_processes(
         find_python(sys.executable), arguments, folder, processes, timeout_s, lambda line: print(line, flush=True)
     )

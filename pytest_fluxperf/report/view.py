@@ -31,7 +31,7 @@ from pytest_fluxperf.results import (
     Verdict,
 )
 
-PERCENTILE_SAMPLES = {50: 1, 90: 30, 99: 300}
+PERCENTILE_SAMPLES = {90: 30, 99: 300}
 """Generations from which a percentile means what its name says (docs/gate.md, section 4)."""
 
 

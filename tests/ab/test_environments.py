@@ -237,6 +237,13 @@ def test_a_module_that_the_old_environment_cannot_import_is_no_baseline(pytester
         "the old environment has it, the new one does not: ImportError: slowphase has no such recipe yet"
     )
     assert {judgement["verdict"] for judgement in verdicts.values()} <= {"passed", "improved", "regressed"}
+    # also where nothing else is left
+    ran, document = compare(
+        pytester, monkeypatch, "ab", "--old", str(new), "--new", str(old), *arguments, "test_newer.py"
+    )
+    assert ran.ret == 1
+    (only,) = document["results"]
+    assert only["judgement"]["verdict"] == "broken"
     # what neither can import is a mistake
     pytester.path.joinpath("test_newer.py").write_text("import nowhere")
     ran, _ = compare(pytester, monkeypatch, "ab", "--old", str(new), "--new", str(old), *arguments)
