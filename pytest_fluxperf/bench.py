@@ -157,7 +157,7 @@ class Bench:
             if self.session.turns is None and self.session.store.load(self.test) is not None:
                 path = os.path.relpath(self.session.store.path(self.test))
                 raise FluxPerfError(
-                    f"{error}; it could run when its baseline was recorded (to give it up, delete {path})"
+                    f"{error}, but ran when its baseline was recorded; delete {path} to give it up"
                 ) from None
             raise
 

@@ -91,6 +91,7 @@ def _not_set_up(item: pytest.Item, report: pytest.TestReport) -> dict[str, Any]:
     crash = getattr(report.longrepr, "reprcrash", None)
     said = (str(crash.message if crash else report.longrepr).strip() or "without a word").splitlines()[0]
     said = said.removeprefix("Failed: ")  # pytest.fail's exception
+    said = said.removeprefix(f"recipe {item.stash[BENCH].recipe}: ")  # the result's own
     try:
         result = item.stash[BENCH].broken(f"could not be set up: {said}")
     except FluxPerfError:  # the session was refused
