@@ -480,14 +480,6 @@ def test_a_project_adds_an_optimization(pool, generate):
         base.unregister("louder")
 
 
-def test_tuning_options_are_inductor_settings():
-    import torch
-
-    from pytest_fluxperf.pipelines.optimizations.compilation import _TUNING
-
-    assert set(_TUNING) <= set(torch._inductor.list_options())
-
-
 @pytest.mark.parametrize(("token", "flag"), [("vae_tiling", "use_tiling"), ("vae_slicing", "use_slicing")])
 def test_the_vae_is_as_it_was(prepare, token, flag):
     vae = prepare("fp32").pipe.vae

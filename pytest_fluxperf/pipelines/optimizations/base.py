@@ -128,9 +128,11 @@ def optimizations(recipe: Recipe) -> list[tuple[Token, Optimization]]:
 def needs_package(module: str, install: str) -> str | None:
     """Reason that names the package to install, or None when ``module`` can be found (it is not imported)."""
     try:
-        found = importlib.util.find_spec(module) is not None
+        spec = importlib.util.find_spec(module)
     except ModuleNotFoundError:  # Of the package that the module is in.
-        found = False
+        spec = None
+    # Without an origin it is a bare folder: flash-attn-4 alone makes one of flash_attn, which is another package's name.
+    found = spec is not None and spec.origin is not None
     return None if found else f"needs the package {install}, which is not installed"
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.pipelines.optimizations.base import Host, Optimization, Stage, needs_package, register
 from pytest_fluxperf.pipelines.optimizations.foreign import Isolated
 from pytest_fluxperf.pipelines.optimizations.stepcache import COMPUTED, StepCache, needs_eager_transformer
@@ -25,6 +26,11 @@ class CacheDitCache(StepCache):
         import cache_dit
 
         token = self.token
+        front, back = int(token.option("front") or 1), int(token.option("back") or 0)
+        if front + back > (blocks := len(self.host.blocks())):
+            raise FluxPerfError(
+                f"{token}: front={front} and back={back} are more than the {blocks} blocks that there are"
+            )
         for name in list(logging.root.manager.loggerDict):
             if name.startswith("cache_dit"):
                 logging.getLogger(name).setLevel(logging.ERROR)
@@ -33,8 +39,8 @@ class CacheDitCache(StepCache):
         cache_dit.enable_cache(
             self.host.pipe,
             cache_config=cache_dit.DBCacheConfig(
-                Fn_compute_blocks=int(token.option("front") or 1),
-                Bn_compute_blocks=int(token.option("back") or 0),
+                Fn_compute_blocks=front,
+                Bn_compute_blocks=back,
                 residual_diff_threshold=float(token.value or 0.0),
                 max_warmup_steps=int(token.option("warmup") or 0),
                 num_inference_steps=self.host.num_steps,

@@ -51,7 +51,11 @@ class Compiled(Applied):
 
     def _arguments(self) -> dict[str, Any]:
         """What torch.compile is told."""
-        return {"options": _TUNING if self._token.value == "tuned" else None}
+        if self._token.value != "tuned":
+            return {}
+        from pytest_fluxperf.pipelines.optimizations import tuning
+
+        return {"backend": tuning.backend}
 
     def undo(self) -> None:
         global _active
@@ -101,14 +105,6 @@ class TensorRT(Compiled):
 
 def _needs_tensorrt(token: Token, recipe: Recipe, device: str) -> str | None:
     return needs_package("torch_tensorrt", "torch-tensorrt") or needs_cuda(device)
-
-
-_TUNING: dict[str, Any] = {"max_autotune_pointwise": True, "force_fuse_int_mm_with_mul": True}
-"""Inductor options that choose the launch parameters of fused kernels among more candidates, compiled by all cores.
-
-What torchao would set for the whole process goes on to search by coordinate descent, one candidate after the other; on
-an H200 that compiles two minutes longer for one percent (docs/measured.md).
-"""
 
 
 register(

@@ -1,0 +1,83 @@
+"""The back end of ``compile:tuned``: inductor with other choices for the kernels between products. Imports torch.
+
+A FLUX block that is compiled by default loses time there, above all with dynamic FP8, where the input of every linear
+layer is read for the scales of its rows and then to be rounded:
+
+- Inductor cuts the maximum over a row of 15,360 (attention beside GELU, which the projection of a single block takes)
+  into two kernels and rounds in a third. Rows that stay whole fit one kernel.
+- It reads rows of more than 1,024 elements twice. Up to 16,384 they fit the registers of a block of threads.
+- GELU's tanh is libdevice's, which takes longer than the memory that the kernel moves. The same value by the logistic
+  function takes one fast exponential.
+
+What each of them brings, ``benchmarks/inductor_options.py`` measures, and docs/measured.md says.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch._inductor.choices import InductorChoices
+from torch._inductor.compile_fx import compile_fx
+from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
+from torch._inductor.runtime.hints import ReductionHint
+from torch._inductor.virtualized import V
+
+LONGEST_ROW = 16384
+"""Elements of a row that a block of 1,024 threads can hold in registers, 16 each."""
+
+aten = torch.ops.aten
+
+
+class WholeRows(InductorChoices):
+    """Reductions along contiguous rows read every element once, where a row is short enough."""
+
+    @staticmethod
+    def should_use_persistent_reduction(features: Any, cooperative_reduction: bool) -> bool:
+        """As inductor asks; its own rule for everything else."""
+        if features.get_reduction_hint() == ReductionHint.INNER:
+            return V.graph.sizevars.statically_known_leq(features.reduction_numel, LONGEST_ROW)
+        return InductorChoices.should_use_persistent_reduction(features, cooperative_reduction)
+
+
+class TanhByLogistic(CustomGraphPass):
+    """Replaces every tanh of a graph: tanh(x) = 2 σ(2x) − 1, in float32 the same to some units of 2⁻²⁴."""
+
+    def __call__(self, graph: torch.fx.Graph) -> None:
+        """Change ``graph`` in place."""
+        for node in graph.find_nodes(op="call_function", target=aten.tanh.default):
+            value: Any = node.args[0]
+            with graph.inserting_before(node):
+                for target, *arguments in (
+                    (aten.mul.Tensor, 2.0),
+                    (aten.sigmoid.default,),
+                    (aten.mul.Tensor, 2.0),
+                    (aten.sub.Tensor, 1.0),
+                ):
+                    value = graph.call_function(target, (value, *arguments))
+                    value.meta["val"] = node.meta["val"]
+            node.replace_all_uses_with(value)
+            graph.erase_node(node)
+
+    def uuid(self) -> bytes:
+        """Of this module, so that inductor's cache does not hand out kernels of another version of it."""
+        return get_hash_for_files((__file__,))
+
+
+OPTIONS: dict[str, Any] = {
+    "max_autotune_pointwise": True,
+    "force_fuse_int_mm_with_mul": True,
+    "split_reductions": False,
+    "post_grad_custom_pre_pass": TanhByLogistic(),
+}
+"""Of inductor. The first chooses launch parameters of fused kernels among more candidates, compiled by all cores.
+
+What torchao would set for the whole process goes on to search by coordinate descent, one candidate after the other; on
+an H200 that compiled two minutes longer for one percent (docs/measured.md).
+"""
+
+
+def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
+    """Compile a graph; for ``torch.compile(backend=...)``."""
+    with V.set_choices_handler(WholeRows()):
+        return compile_fx(graph, inputs, config_patches=OPTIONS)
