@@ -10,7 +10,6 @@ the latents after two steps from those of the same recipe uncompiled, by their E
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from typing import Any
 

@@ -131,7 +131,7 @@ def needs_package(module: str, install: str) -> str | None:
         spec = importlib.util.find_spec(module)
     except ModuleNotFoundError:  # Of the package that the module is in.
         spec = None
-    # Without an origin it is a bare folder: flash-attn-4 alone makes one of flash_attn, which is another package's name.
+    # Without an origin it is a bare folder: flash-attn-4 makes one named flash_attn, as another package is called.
     found = spec is not None and spec.origin is not None
     return None if found else f"needs the package {install}, which is not installed"
 
