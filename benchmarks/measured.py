@@ -17,12 +17,15 @@ import ab_full_size
 import compile_time
 import every_recipe
 import harness_overhead
+import inductor_options
 import kernel_breakdown
 import one_base
 import repeatability
 
+from pytest_fluxperf.baseline.published import load
 from pytest_fluxperf.report.document import load_document
 from pytest_fluxperf.report.sections import write_section
+from pytest_fluxperf.report.table import recipe_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "measured.md"
@@ -43,6 +46,10 @@ def sections() -> Iterator[tuple[str, str]]:
     busy = repeatability.busy(sessions)
     rows = [{**row, "busy": busy[row["recipe"]]} for row in repeatability.analyse(repeatability.read(sessions))]
     yield "sessions", fenced(repeatability.show({"rows": rows}))
+    documents = [load_document(path) for path in sorted(MEASUREMENTS.glob("h100-results*.json"))]
+    yield "table", recipe_tables(documents, load(ROOT / "baselines"))
+    yield "every on an H100", fenced(every_recipe.show(read("every", "h100")["rows"]))
+    yield "options on an H100", fenced(inductor_options.show(read("options", "h100")))
     compared = {title: found for title, found in read("ab").items() if isinstance(found, dict)}
     yield "ab", fenced("\n".join(ab_full_size.show(title, found) for title, found in compared.items()))
 
@@ -59,8 +66,8 @@ def tried(files: Iterable[Path]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def read(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((MEASUREMENTS / f"h200-{name}.json").read_text("utf-8"))
+def read(name: str, gpu: str = "h200") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((MEASUREMENTS / f"{gpu}-{name}.json").read_text("utf-8"))
     return found
 
 
