@@ -68,7 +68,7 @@ PARTS = {
     "doctor": Part(20, ("-m", "pytest_fluxperf.cli", "doctor"), takes=("gpu", "model"), tail=20),
     "suite": Part(380, ("-m", "not extra"), suite=True, tail=45),
     "extra": Part(360, ("-m", "extra"), suite=True, tail=30),
-    "tuned": Part(90, ("-m", "extra", "-k", "fp8 and tuned"), suite=True, tail=12),
+    "tuned": Part(120, ("-m", "extra", "-k", "tuned"), suite=True, tail=12),
     "whole": Part(300, ("-m", "long", "-k", "whole"), suite=True, tail=12),
     "prompts50": Part(400, ("-m", "prompts50"), suite=True, tail=12),
     "compile": program("compile_time", 130, "--steps=2", tail=4),
@@ -96,6 +96,7 @@ PARTS = {
         "every_recipe", 150, "--steps=4", "--size=512", small=("--only=math,fbcache,fora,int8wo,fuseqkv",), tail=60
     ),
     "kernels": program("kernel_breakdown", 100, tail=70),
+    "options": program("inductor_options", 300, "--repeats=2", small=("--repeats=1", "--sets=blocks,tuned"), tail=25),
     "ab": program(
         "ab_full_size",
         420,
