@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,8 +15,10 @@ from torch._inductor.sizevars import SizeVarAllocator
 from torch._inductor.utils import run_and_get_code
 from torch._inductor.virtualized import V
 
-from pytest_fluxperf.pipelines import compiling
+from pytest_fluxperf.errors import Unavailable
+from pytest_fluxperf.pipelines import compiling, optimizations
 from pytest_fluxperf.pipelines.optimizations import tuning
+from pytest_fluxperf.recipe import parse
 
 
 def test_its_options_are_inductors():
@@ -59,6 +62,18 @@ def test_tanh_by_the_logistic_function_is_tanh():
     assert torch.ops.aten.tanh.default not in targets
     assert targets.count(torch.ops.aten.sigmoid.default) == 2
     np.testing.assert_allclose(traced(x), torch.tanh(x) * torch.tanh(-x), rtol=0, atol=4 * 2**-24)
+
+
+def test_a_torch_without_these_parts_is_said(pool, monkeypatch, prepare, generate):
+    plain = prepare("fp32")
+    picture = generate(plain)
+    plain.release()
+    monkeypatch.delitem(sys.modules, tuning.__name__)
+    monkeypatch.delattr(optimizations, "tuning")
+    monkeypatch.setitem(sys.modules, "torch._inductor.choices", None)
+    with pytest.raises(Unavailable, match=r"compile:tuned needs parts of inductor that this torch lacks \(.*choices"):
+        pool.acquire(parse("fp32+compile:tuned"), steps=8)
+    np.testing.assert_array_equal(generate(prepare("fp32")), picture)
 
 
 def test_compiled_blocks_hold_no_tanh_and_draw_the_same_picture(prepare, generate):

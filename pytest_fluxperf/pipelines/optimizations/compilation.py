@@ -12,6 +12,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from pytest_fluxperf.errors import Unavailable
 from pytest_fluxperf.pipelines import compiling
 from pytest_fluxperf.pipelines.optimizations.base import (
     Applied,
@@ -53,8 +54,10 @@ class Compiled(Applied):
         """What torch.compile is told."""
         if self._token.value != "tuned":
             return {}
-        from pytest_fluxperf.pipelines.optimizations import tuning
-
+        try:
+            from pytest_fluxperf.pipelines.optimizations import tuning
+        except ImportError as error:  # of what inductor does not promise to keep
+            raise Unavailable(f"{self._token} needs parts of inductor that this torch lacks ({error})") from error
         return {"backend": tuning.backend}
 
     def undo(self) -> None:
