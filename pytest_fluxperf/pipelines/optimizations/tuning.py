@@ -41,7 +41,7 @@ class WholeRows(InductorChoices):
 
 
 class TanhByLogistic(CustomGraphPass):
-    """Replaces every tanh of a graph: tanh(x) = 2 σ(2x) − 1, in float32 the same to some units of 2⁻²⁴."""
+    """Replaces every tanh of a graph: tanh(x) = 2 σ(2x) − 1, in float32 to within 3 units of 2⁻²⁴."""
 
     def __call__(self, graph: torch.fx.Graph) -> None:
         """Change ``graph`` in place."""
