@@ -149,12 +149,29 @@ def test_the_adapter_for_para_attn_still_fits():
 
 @pytest.mark.parametrize(
     ("options", "decisions"),
-    [("front=1,warmup=1", "10000000"), ("front=1,warmup=3", "11100000"), ("front=1", "11111111")],
+    [
+        ("front=1,warmup=1", "10000000"),
+        ("front=1,warmup=3", "11100000"),
+        ("front=1", "11111111"),
+        ("front=3,back=1,warmup=1", "10000000"),  # all of the four blocks
+    ],
 )
 def test_dbcache_takes_its_options(prepare, generate, options, decisions):
     prepared = prepare(f"fp32+dbcache:9,{options}")
     generate(prepared)
     assert prepared.steps.decisions == decisions
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [("", "dbcache: front=8 and back=0"), ("front=3,back=2", "dbcache:front=3,back=2: front=3 and back=2")],
+)
+def test_dbcache_cannot_compute_more_blocks_than_there_are(pool, prepare, generate, untouched, options, said):
+    with pytest.raises(FluxPerfError) as error:
+        prepare(f"fp32+dbcache:{options}" if options else "fp32+dbcache")
+    assert str(error.value) == f"{said} are more than the 4 blocks that there are"
+    assert not pool._bases["fp32", 0].layers
+    np.testing.assert_array_equal(generate(prepare("fp32")), untouched())
 
 
 def test_dbcache_decides_after_as_many_blocks_as_asked(prepare, generate):

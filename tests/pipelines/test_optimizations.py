@@ -7,6 +7,7 @@ import logging
 import sys
 import types
 
+import fakekernels
 import numpy as np
 import pytest
 from tinyflux import STEPS
@@ -92,6 +93,32 @@ class TestAvailability:
         assert "torchao" in unavailable(parse("fp32+int8wo"), "cpu")
         assert unavailable(parse("fp32+fbcache:0.3,engine=cache-dit"), "cpu") is None
 
+    @pytest.fixture
+    def packages(self, monkeypatch, tmp_path):
+        """An empty folder that packages are imported from."""
+        monkeypatch.syspath_prepend(tmp_path)
+        yield tmp_path
+        for name in [name for name in sys.modules if name.partition(".")[0] == "flash_attn"]:
+            del sys.modules[name]
+
+    def test_a_folder_that_another_package_made_is_no_package(self, packages):
+        """flash-attn-4 brings flash_attn/cute and no flash_attn/__init__.py, which is flash-attn's."""
+        (packages / "flash_attn" / "cute").mkdir(parents=True)
+        (packages / "flash_attn" / "cute" / "__init__.py").touch()
+        assert base.needs_package("flash_attn.cute", "flash-attn-4") is None
+        lacking = "needs the package flash-attn>=2.6.3, which is not installed"
+        assert base.needs_package("flash_attn", "flash-attn>=2.6.3") == lacking
+
+    def test_a_package_that_does_not_import_hides_what_lies_in_it(self, packages):
+        """As flash-attn does after an upgrade of torch, and FlashAttention 4 lies in its folder."""
+        (packages / "flash_attn" / "cute").mkdir(parents=True)
+        (packages / "flash_attn" / "cute" / "__init__.py").touch()
+        (packages / "flash_attn" / "__init__.py").write_text("raise ImportError('undefined symbol:\\n_ZN3c10')")
+        lacking = (
+            "needs the package flash-attn-4, but flash_attn does not import: ImportError: undefined symbol: _ZN3c10"
+        )
+        assert base.needs_package("flash_attn.cute", "flash-attn-4") == lacking
+
 
 @pytest.mark.parametrize(
     ("recipe", "reason"),
@@ -146,6 +173,86 @@ class TestAttention:
         monkeypatch.setattr(attention, "needs_package", lambda module, install: None)
         with pytest.raises(Unavailable, match="sage"):
             pool.acquire(parse("bf16+sage"), steps=STEPS)
+
+
+class TestAttentionPackages:
+    """Of other projects: one that is installed may be unable to compute."""
+
+    PACKAGES = ("fa2:package", "fa3", "fa4", "sage", "xformers")
+
+    @pytest.mark.parametrize("token", PACKAGES)
+    def test_one_that_cannot_compute_is_unavailable_and_leaves_nothing(
+        self, pool, prepare, generate, untouched, monkeypatch, token
+    ):
+        from diffusers.models.attention_dispatch import _HUB_KERNELS_REGISTRY, _AttentionBackendRegistry
+
+        hub = {name: known.kernel_fn for name, known in _HUB_KERNELS_REGISTRY.items()}
+        default = _AttentionBackendRegistry.get_active_backend()[0]
+        fakekernels.install(monkeypatch, token, fakekernels.cannot(NotImplementedError(fakekernels.NO_OPERATOR)))
+        with pytest.raises(Unavailable) as error:
+            pool.acquire(parse(f"bf16+{token}"), steps=STEPS)
+        first_line = "No operator found for `memory_efficient_attention_forward` with inputs"
+        assert str(error.value).startswith("attention back end ")
+        assert str(error.value).endswith(f" cannot compute here: NotImplementedError: {first_line}")
+        assert {name: known.kernel_fn for name, known in _HUB_KERNELS_REGISTRY.items()} == hub
+        assert _AttentionBackendRegistry.get_active_backend()[0] is default
+        assert not pool._bases["bf16", 0].layers
+        plain = prepare("bf16")
+        assert attention.seen_backends(plain.pipe.transformer) == ["native"]
+        np.testing.assert_array_equal(generate(plain), untouched("bf16"))
+
+    def test_the_version_is_told_where_it_is_known(self, pool, monkeypatch, tmp_path):
+        fakekernels.install(monkeypatch, "xformers", fakekernels.cannot(NotImplementedError("No operator found")))
+        installed = tmp_path / "xformers-0.0.35.dist-info"
+        installed.mkdir()
+        (installed / "METADATA").write_text("Name: xformers\nVersion: 0.0.35\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        with pytest.raises(Unavailable) as error:
+            pool.acquire(parse("bf16+xformers"), steps=STEPS)
+        assert str(error.value) == (
+            "attention back end xformers cannot compute here: NotImplementedError: No operator found (xformers 0.0.35)"
+        )
+
+    @pytest.mark.parametrize("token", PACKAGES)
+    def test_it_is_tried_once_with_few_tokens_like_the_models(self, prepare, generate, monkeypatch, token):
+        import torch
+
+        seen = []
+
+        def compute(*inputs):
+            seen.append([(tuple(tensor.shape), tensor.dtype) for tensor in inputs])
+            return fakekernels.attend(*inputs)
+
+        fakekernels.install(monkeypatch, token, compute)
+        state = torch.get_rng_state()
+        prepared = prepare(f"bf16+{token}")
+        assert seen == [3 * [((1, attention.TRIED_TOKENS, 2, 16), torch.bfloat16)]]
+        assert torch.equal(torch.get_rng_state(), state)
+        generate(prepared)
+        assert len(seen) == 1 + STEPS * len(attention.processors(prepared.pipe.transformer))
+        assert prepared.problems() == ()
+
+    @pytest.mark.parametrize("token", ["fa2", "math", "flex"])
+    def test_torchs_own_are_not_tried(self, prepare, monkeypatch, token):
+        from diffusers.models import attention_dispatch
+
+        monkeypatch.setattr(attention_dispatch, "dispatch_attention_fn", fakekernels.cannot(RuntimeError("was tried")))
+        prepare(f"fp32+{token}")
+
+    def test_too_little_memory_says_nothing_of_the_package(self, pool, monkeypatch):
+        import torch
+
+        error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
+        fakekernels.install(monkeypatch, "xformers", fakekernels.cannot(error))
+        with pytest.raises(FluxPerfError, match="memory does not suffice") as raised:
+            pool.acquire(parse("bf16+xformers"), steps=STEPS)
+        assert not isinstance(raised.value, Unavailable)
+
+    def test_one_that_does_not_import_is_unavailable(self, pool, monkeypatch):
+        fakekernels.install(monkeypatch, "fa4", fakekernels.attend)
+        monkeypatch.setitem(sys.modules, "flash_attn.cute", types.ModuleType("flash_attn.cute"))
+        with pytest.raises(Unavailable, match=r"flash_4_hub cannot compute here: AttributeError: .*flash_attn_func"):
+            pool.acquire(parse("bf16+fa4"), steps=STEPS)
 
 
 class TestQuantization:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import fakekernels
 import pytest
 
 SUITE = """
@@ -41,11 +42,11 @@ def adapters(tmp_path):
     }
 
 
-def pictures(project):
+def pictures(project, recipe="fp32"):
     return [
         generation["picture"]["sha256"]
         for result in project.results()["results"]
-        if result["recipe"] == "fp32"
+        if result["recipe"] == recipe
         for generation in result["measurement"]["generations"]
     ]
 
@@ -80,6 +81,40 @@ def test_each_is_one_line_and_the_next_test_runs(project, adapters):
         assert judgement["verdict"] == "broken"
         assert complaints[recipe] in judgement["message"]
     result.stdout.fnmatch_lines([f"*{len(complaints)} of {len(complaints) + 1} broken:*"])
+
+
+def test_an_attention_package_that_cannot_compute_is_left_out_or_lost(project, monkeypatch):
+    """Without a baseline nobody had it; with one, an upgrade broke it."""
+    said = (
+        "attention back end xformers cannot compute here: NotImplementedError: No operator found for "
+        "`memory_efficient_attention_forward` with inputs"
+    )
+    broken = fakekernels.cannot(NotImplementedError(fakekernels.NO_OPERATOR))
+    # The plain recipe comes after it, too, on the same base.
+    project.pytester.makepyfile(test_suite=f"RECIPES = ['bf16+xformers', 'bf16']\n{SUITE}")
+
+    fakekernels.install(monkeypatch, "xformers", broken)
+    result = project.run("--fluxperf-update", "-rs")
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines([f"SKIPPED*: {said}"])
+    (skipped,) = project.results()["skipped"]
+    assert skipped["reason"] == said
+    untouched = pictures(project, "bf16")
+    strict = project.run("--fluxperf-strict", "--fluxperf-update")
+    strict.assert_outcomes(passed=1, errors=1)
+    strict.stdout.fnmatch_lines([f"{said} (--fluxperf-strict fails what cannot run)"])
+
+    fakekernels.install(monkeypatch, "xformers", fakekernels.attend)
+    project.run("--fluxperf-update").assert_outcomes(passed=2)
+    fakekernels.install(monkeypatch, "xformers", broken)
+    result = project.run()
+    result.assert_outcomes(passed=1, errors=1)
+    assert result.ret == 1
+    judgement = project.judgement("xformers")
+    assert judgement["verdict"] == "broken"
+    assert judgement["message"].startswith(f"could not be set up: {said}, but ran when its baseline was recorded")
+    assert "Traceback" not in result.stdout.str()
+    assert pictures(project, "bf16") == untouched
 
 
 def test_a_fixture_that_fails_is_told_in_every_report(project):

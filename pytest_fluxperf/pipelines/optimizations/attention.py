@@ -8,8 +8,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 from pytest_fluxperf.errors import Unavailable
@@ -23,9 +25,13 @@ from pytest_fluxperf.pipelines.optimizations.base import (
     register,
 )
 from pytest_fluxperf.pipelines.quiet import quiet
+from pytest_fluxperf.pipelines.shortage import shortage
 from pytest_fluxperf.recipe import Field, Recipe, Token, TokenSpec, choice
 
 FLASH_ATTENTION_4 = "flash_4_hub"
+
+TRIED_TOKENS = 128
+"""Tokens of the query, key and value that a package's kernel is tried with."""
 
 
 def seen_backends(transformer: Any) -> list[str]:
@@ -67,13 +73,18 @@ def contradiction(asked: str | None, ran: Sequence[str]) -> str | None:
 
 
 class AttentionBackend(Applied):
-    """One back end for all attention layers of a transformer."""
+    """One back end for all attention layers of a transformer.
 
-    def __init__(self, host: Host, backend: str) -> None:
+    That of a ``package`` (its distribution's name) is tried once when it is applied, since one that is installed may
+    have been built for another torch; :meth:`apply` raises :class:`Unavailable` when it cannot compute.
+    """
+
+    def __init__(self, host: Host, backend: str, package: str | None = None) -> None:
         from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
         self._transformer = host.transformer
         self._backend = backend
+        self._package = package
         self._registry = _AttentionBackendRegistry
         self._active = _AttentionBackendRegistry.get_active_backend()[0]
         self._before = [(processor, processor._attention_backend) for processor in processors(host.transformer)]
@@ -83,25 +94,52 @@ class AttentionBackend(Applied):
         if self._backend == FLASH_ATTENTION_4:
             self._use_local_flash_attention_4()
         else:
-            try:
-                with quiet():
-                    self._transformer.set_attention_backend(self._backend)
-            except RuntimeError as error:  # A package that is too old, or does not import.
-                raise Unavailable(f"attention back end {self._backend}: {error}") from error
+            with self._unavailable_on(RuntimeError):  # A package that is too old, or does not import.
+                self._transformer.set_attention_backend(self._backend)
         # Setting it on a model also makes it the process's default, which would reach other pipelines.
         self._registry.set_active_backend(self._active)
+        if self._package is not None:
+            self._try()
 
     def _use_local_flash_attention_4(self) -> None:
         """diffusers knows FlashAttention 4 only as a kernel from the hub; give it the installed package's."""
         from diffusers.models import attention_dispatch
 
-        installed = importlib.import_module("flash_attn.cute")
+        with self._unavailable_on(Exception):
+            kernel = importlib.import_module("flash_attn.cute").flash_attn_func
         backend = attention_dispatch.AttentionBackendName(FLASH_ATTENTION_4)
         known = attention_dispatch._HUB_KERNELS_REGISTRY[backend]
         self._hub_kernel = (known, known.kernel_fn)
-        known.kernel_fn = installed.flash_attn_func
+        known.kernel_fn = kernel
         for processor in processors(self._transformer):
             processor._attention_backend = backend
+
+    def _try(self) -> None:
+        """Attend once, as the transformer's blocks do but over few tokens."""
+        import torch
+        from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
+
+        transformer = self._transformer
+        shape = (1, TRIED_TOKENS, transformer.config.num_attention_heads, transformer.config.attention_head_dim)
+        with self._unavailable_on(Exception):
+            # Of ones, which leave the generators of random numbers alone.
+            inputs = torch.ones(3, *shape, dtype=transformer.dtype, device=transformer.device)
+            found = dispatch_attention_fn(*inputs, backend=AttentionBackendName(self._backend))
+            found.cpu()  # A kernel that fails on the device tells when its result is waited for.
+
+    @contextmanager
+    def _unavailable_on(self, error_type: type[Exception]) -> Iterator[None]:
+        """Tell a package's error in one line, as :class:`Unavailable`; too little memory is none."""
+        try:
+            with quiet():
+                yield
+        except error_type as error:
+            if shortage(error) is not None:
+                raise
+            told = f"{type(error).__name__}: {error}".splitlines()[0][:200].rstrip(": ")
+            version = _version(self._package)
+            known = f" ({self._package} {version})" if version else ""
+            raise Unavailable(f"attention back end {self._backend} cannot compute here: {told}{known}") from error
 
     def undo(self) -> None:
         if self._hub_kernel is not None:
@@ -125,17 +163,29 @@ class AttentionBackend(Applied):
         return () if found is None else (found,)
 
 
+def _version(package: str | None) -> str | None:
+    """Version of an installed distribution, where it is known."""
+    try:
+        return None if package is None else metadata.version(package)
+    except metadata.PackageNotFoundError:  # Built from source under another name, or on the path without metadata.
+        return None
+
+
 Needs = Callable[[str], str | None]
 """Device → what is missing there, or None."""
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One implementation: diffusers' name for it, what it needs, and the dtypes that it computes in on a GPU."""
+    """One implementation: diffusers' name for it, what it needs, and the dtypes that it computes in on a GPU.
+
+    ``package`` is the distribution that it comes from, None for torch's own.
+    """
 
     backend: str
     needs: Needs = lambda device: None
     half_only: bool = True
+    package: str | None = None
 
 
 def _register(name: str, summary: str, kernel: Kernel, package: Kernel | None = None, lossless: bool = True) -> None:
@@ -160,7 +210,7 @@ def _register(name: str, summary: str, kernel: Kernel, package: Kernel | None = 
         Optimization(
             TokenSpec(name, "attention", summary, value, (), lossless, default=name == "sdpa", conflict=conflict),
             Stage.ATTENTION,
-            lambda host, token: AttentionBackend(host, chosen(token).backend),
+            lambda host, token: AttentionBackend(host, chosen(token).backend, chosen(token).package),
             needs,
         )
     )
@@ -170,12 +220,12 @@ def _cuda(capability: tuple[int, int]) -> Needs:
     return lambda device: needs_cuda(device, capability)
 
 
-def _package(module: str, install: str, capability: tuple[int, int] = (8, 0)) -> Needs:
+def _packaged(backend: str, module: str, install: str, capability: tuple[int, int] = (8, 0)) -> Kernel:
     def needs(device: str) -> str | None:
         reasons = [reason for reason in (needs_package(module, install), needs_cuda(device, capability)) if reason]
         return "; it ".join(reasons) or None
 
-    return needs
+    return Kernel(backend, needs, package=install.partition(">=")[0])
 
 
 _register(
@@ -187,18 +237,18 @@ _register(
     "fa2",
     "FlashAttention 2: torch's own, or the flash-attn package's",
     Kernel("_native_flash"),
-    Kernel("flash", _package("flash_attn", "flash-attn>=2.6.3")),
+    _packaged("flash", "flash_attn", "flash-attn>=2.6.3"),
 )
 _register("cudnn", "cuDNN's attention", Kernel("_native_cudnn", _cuda((8, 0))))
 _register("efficient", "memory-efficient attention", Kernel("_native_efficient", _cuda((5, 0)), half_only=False))
 _register("math", "attention as plain matrix products, the slow reference", Kernel("_native_math", half_only=False))
 _register("flex", "FlexAttention", Kernel("flex", half_only=False))
-_register("fa3", "FlashAttention 3", Kernel("_flash_3", _package("flash_attn_interface", "flash-attn-3", (9, 0))))
-_register("fa4", "FlashAttention 4", Kernel(FLASH_ATTENTION_4, _package("flash_attn.cute", "flash-attn-4", (9, 0))))
+_register("fa3", "FlashAttention 3", _packaged("_flash_3", "flash_attn_interface", "flash-attn-3", (9, 0)))
+_register("fa4", "FlashAttention 4", _packaged(FLASH_ATTENTION_4, "flash_attn.cute", "flash-attn-4", (9, 0)))
 _register(
     "sage",
     "SageAttention: query and key quantized to INT8",
-    Kernel("sage", _package("sageattention", "sageattention>=2.1.1")),
+    _packaged("sage", "sageattention", "sageattention>=2.1.1"),
     lossless=False,
 )
-_register("xformers", "xFormers' attention", Kernel("xformers", _package("xformers", "xformers>=0.0.29")))
+_register("xformers", "xFormers' attention", _packaged("xformers", "xformers", "xformers>=0.0.29"))

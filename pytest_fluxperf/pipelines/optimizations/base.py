@@ -16,6 +16,7 @@ from enum import IntEnum
 from typing import Any
 
 from pytest_fluxperf import recipe as grammar
+from pytest_fluxperf.errors import told
 from pytest_fluxperf.pipelines.models import ModelInfo
 from pytest_fluxperf.pipelines.steps import StepLog
 from pytest_fluxperf.recipe import Recipe, Token, TokenSpec
@@ -126,11 +127,16 @@ def optimizations(recipe: Recipe) -> list[tuple[Token, Optimization]]:
 
 
 def needs_package(module: str, install: str) -> str | None:
-    """Reason that names the package to install, or None when ``module`` can be found (it is not imported)."""
+    """Reason that names the package to install, or None when ``module`` can be found.
+
+    It is not imported, but the package that it is in is.
+    """
     try:
         spec = importlib.util.find_spec(module)
     except ModuleNotFoundError:  # Of the package that the module is in.
         spec = None
+    except Exception as error:  # Raised by that package.
+        return f"needs the package {install}, but {module.rpartition('.')[0]} does not import: {told(error)}"
     # Without an origin it is a bare folder: flash-attn-4 makes one named flash_attn, as another package is called.
     found = spec is not None and spec.origin is not None
     return None if found else f"needs the package {install}, which is not installed"
