@@ -33,7 +33,11 @@ def test_every_token_of_a_cpu_is_spelled_as_a_recipe(every_recipe, tmp_path):
     assert len(spelled) == len(tokens)
     for text in spelled:
         parse(text)
-    assert {f"fp32+lora:{tmp_path / 'lora'}", "fp32+fbcache:0.3,computed=4", "fp32+dbcache:computed=4"} <= spelled
+    assert {
+        f"fp32+lora:{tmp_path / 'lora'}",
+        "fp32+fbcache:0.3,computed=4",
+        "fp32+dbcache:computed=4,front=4",
+    } <= spelled
     assert {"fp32+fora", "fp16", "fastest"} <= spelled
 
 
