@@ -108,8 +108,8 @@ def commands_page() -> str:
     helps = {choice.dest: choice.help for choice in commands._choices_actions}
     parts = [
         f"{NOTE}\n# The fluxperf command\n",
-        "Exit status: 0 fine, 1 a regression, 4 a mistake in the input, told in one line, 130 interrupted, 141 when "
-        "nobody reads the output to its end (`| head`).\n",
+        "Exit status: 0 fine, 1 a regression or a refusal, 4 a mistake in the input, told in one line, 130 "
+        "interrupted, 141 when nobody reads the output to its end (`| head`).\n",
     ]
     for name, command in commands.choices.items():
         rows = [

@@ -58,6 +58,8 @@ class Escalation:
         result = msgspec.convert(payload, Result) if "judgement" in payload else None
         if result is not None and suspects([result]) and all(r.passed for r in reports if r.when != "call"):
             self._held.append(_Held(item, reports, result))
+            if not is_worker(self._config):  # nor is it lost where the comparison is killed
+                session_of(self._config).collect(payload)
             self._say(f"{item.nodeid}: {result.judgement.verdict} so far, to be compared with the old environment")
         else:
             self._log(item, reports)

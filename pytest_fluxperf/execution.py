@@ -16,7 +16,7 @@ from pytest_fluxperf.live import Live
 from pytest_fluxperf.measure.runner import BodyRaised
 from pytest_fluxperf.report import terminal
 from pytest_fluxperf.results import Result, Skipped
-from pytest_fluxperf.wiring import BENCH, PAYLOAD, REFUSED, failure, session_of
+from pytest_fluxperf.wiring import BENCH, PAYLOAD, REFUSED, failure, is_worker, session_of
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -84,6 +84,8 @@ def attach(item: pytest.Item, report: pytest.TestReport) -> None:
     if payload.get("judgement", {}).get("verdict") in QUIET:
         report.sections.clear()  # what the libraries logged while all went well would hide the one line that counts
     report.fluxperf = payload  # type: ignore[attr-defined]
+    if is_worker(item.config) and "judgement" in payload:
+        report.fluxperf_told = session_of(item.config).told()  # type: ignore[attr-defined]
 
 
 def _not_set_up(item: pytest.Item, report: pytest.TestReport) -> dict[str, Any]:
@@ -104,6 +106,7 @@ def collect(config: pytest.Config, report: pytest.TestReport) -> None:
     """Take what a report carries into the session."""
     session = session_of(config)
     session.selected.add(report.nodeid)
+    session.adopt(getattr(report, "fluxperf_told", {}))
     payload = report.fluxperf
     if payload:
         result = session.collect(payload)

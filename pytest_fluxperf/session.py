@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -297,24 +297,35 @@ class Session:
 
     def told(self) -> dict[str, Any]:
         """What an xdist worker tells the controller, as plain builtins."""
-        return {"environment": msgspec.to_builtins(self.environment)} if self.configurations else {}
+        if not self.configurations:
+            return {}
+        return {"environment": msgspec.to_builtins(self.environment), "configurations": self.configurations}
 
     def adopt(self, told: Mapping[str, Any]) -> None:
         """Take a worker's environment for the session's: the controller loads no torch and knows less."""
         if "environment" in told:
             self.environment = msgspec.convert(told["environment"], Environment)
+            self.configurations = told["configurations"]
 
     # -- what came out -------------------------------------------------------------------------------------
 
     def collect(self, payload: Mapping[str, Any]) -> Result | Skipped:
-        """Take a result or a skip that came with a test report (plain builtins)."""
+        """Take a result or a skip that came with a test report (plain builtins); a result is saved at once."""
         if "judgement" in payload:
             result = msgspec.convert(payload, Result)
             self.results[result.test] = result
+            self.save()
             return result
         skipped = msgspec.convert(payload, Skipped)
         self.skipped[skipped.test] = skipped
         return skipped
+
+    def save(self) -> None:
+        """Write ``results.json`` as far as it is known: a run that is killed loses only what it has not finished."""
+        from pytest_fluxperf.report import write_document
+
+        with suppress(FluxPerfError):  # the end of the run tells what cannot be written
+            write_document(self.document(ended=False), self.folder / "results.json")
 
     @property
     def gated(self) -> int:
@@ -350,13 +361,19 @@ class Session:
                 f"fluxperf calibrate teacache --model {self.info.source}"
             )
 
-    def document(self) -> RunDocument:
-        """Everything the reports are made of."""
+    def document(self, *, ended: bool = True) -> RunDocument:
+        """Everything the reports are made of; unless the session has ``ended``, with a warning that it had not."""
         import pytest_fluxperf
 
+        collected = len(self.selected) if ended else max(len(self.selected), self.configurations)
         results = tuple(self.results[test] for test in sorted(self.results))
         tail = tail_warning(results)
         warnings = [*self.info.caveats, *self._caches_to_know_of(results), *([tail] if tail else [])]
+        if not ended:
+            done = len(self.results) + len(self.skipped)
+            warnings.insert(
+                0, f"the session had not ended when this was written; tests that were done: {done} of {collected}"
+            )
         figures: tuple[PublishedFigure, ...] = ()
         try:
             figures = published.beside(published.load(self.settings.baselines), (result.workload for result in results))
@@ -371,7 +388,7 @@ class Session:
             hardware=self.hardware,
             environment=self.environment,
             command=("pytest", *sys.argv[1:]),
-            collected=len(self.selected),
+            collected=collected,
             gated=self.gated,
             results=results,
             skipped=tuple(self.skipped[test] for test in sorted(self.skipped)),

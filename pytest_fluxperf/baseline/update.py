@@ -201,8 +201,8 @@ def _append(old: Baseline, fresh: Baseline) -> Change:
             "accept the change with --fluxperf-update=all"
         )
         return Change(old.test, "refused", line)
-    if run in old.runs:
-        return Change(old.test, "unchanged", f"{old.test}: unchanged, this run is stored already")
+    if any(stored.session == run.session for stored in old.runs):
+        return Change(old.test, "unchanged", f"{old.test}: unchanged, session {run.session} is stored already")
     grown = Baseline(
         format=BASELINE_FORMAT,
         test=old.test,

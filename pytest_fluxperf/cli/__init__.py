@@ -14,9 +14,9 @@ from pytest_fluxperf.errors import FluxPerfError
 def main(arguments: list[str] | None = None) -> int:
     """Run the command.
 
-    Exit status: 0 fine, 1 a regression (``compare``, ``ab``) or a failed check (``doctor``, ``cost``), 4 a mistake in
-    the input, told in one line, 130 interrupted, 141 when nobody reads the output to its end (``| head``): as a shell
-    tells the signals' numbers.
+    Exit status: 0 fine, 1 a regression (``compare``, ``ab``), a failed check (``doctor``, ``cost``) or a refused
+    session (``append``), 4 a mistake in the input, told in one line, 130 interrupted, 141 when nobody reads the output
+    to its end (``| head``): as a shell tells the signals' numbers.
     """
     parser = _parser()
     words = sys.argv[1:] if arguments is None else arguments
@@ -94,6 +94,14 @@ def _parser() -> argparse.ArgumentParser:
         help="inconclusive tests fail too, and so do tests of the first run that the second lacks",
     )
     command.set_defaults(run=_compare)
+
+    command = commands.add_parser(
+        "append",
+        help="add recorded sessions to the baselines, as --fluxperf-append would have; exits 1 if a test's is refused",
+    )
+    command.add_argument("results", type=Path, nargs="+", metavar="RESULTS.json", help="or the folder of a run")
+    command.add_argument("--baselines", type=Path, default=Path("baselines"), metavar="DIR")
+    command.set_defaults(run=_append)
 
     command = commands.add_parser("comment", help="write or rewrite one comment on a GitHub pull request")
     command.add_argument("body", type=Path, metavar="FILE.md", help="what it says; see fluxperf report --format md")
@@ -235,6 +243,12 @@ def _compare(options: argparse.Namespace) -> int:
     from pytest_fluxperf.cli.commands import compare
 
     return compare(options.base, options.new, options.max_slowdown, strict=options.strict)
+
+
+def _append(options: argparse.Namespace) -> int:
+    from pytest_fluxperf.cli.commands import append
+
+    return append(options.results, options.baselines)
 
 
 def _comment(options: argparse.Namespace) -> int:

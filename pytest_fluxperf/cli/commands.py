@@ -13,7 +13,8 @@ import msgspec
 
 from pytest_fluxperf import prompts as prompt_sets
 from pytest_fluxperf.baseline import published
-from pytest_fluxperf.bench import fails
+from pytest_fluxperf.baseline.store import BaselineStore
+from pytest_fluxperf.bench import BASELINE, NONE, fails
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.pooled import compare_documents
@@ -26,6 +27,8 @@ from pytest_fluxperf.report.markdown import COMMENT_LIMIT, render_markdown
 from pytest_fluxperf.report.sections import write_section
 from pytest_fluxperf.report.table import recipe_tables
 from pytest_fluxperf.report.terminal import terminal_summary
+from pytest_fluxperf.report.text import visible
+from pytest_fluxperf.results import RunDocument
 
 
 def report(
@@ -76,6 +79,49 @@ def compare(base: Path, new: Path, max_slowdown: float | None, *, strict: bool =
     failed = any(fails(result.judgement, strict=strict, update=None) for result in judged.results)
     lacking = {result.test for result in old.results} - {result.test for result in judged.results}
     return int(failed or not judged.gated or (strict and bool(lacking)))
+
+
+def append(results: Sequence[Path], baselines: Path) -> int:
+    """Add recorded sessions to the baselines, as ``--fluxperf-append`` would have done in each; 1 if one is refused.
+
+    Raises FluxPerfError for what is no session's document, before anything is added, and for a picture that is missing.
+    """
+    documents = [load_document(path) for path in results]
+    for path, document in zip(results, documents, strict=True):
+        if document.against != "baselines":
+            raise FluxPerfError(
+                f"{path}: holds a comparison by fluxperf {document.command[1]}, which no baseline takes"
+            )
+        if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", document.gpu, re.ASCII):
+            raise FluxPerfError(f"{path}: {document.gpu!r} is no name of a GPU's folder")
+    refused = False
+    for path, document in zip(results, documents, strict=True):
+        if not document.results:
+            print(f"{path}: nothing was measured")
+        policy = Policy.of("relative" if _gated_speedups(document) else "absolute")
+        changes = BaselineStore(baselines, document.gpu).update(
+            document.results,
+            "append",
+            hardware=document.hardware,
+            environment=document.environment,
+            tau0=policy.tau0,
+            nu0=policy.nu0,
+            pictures=path if path.is_dir() else path.parent,
+        )
+        for change in changes:
+            print(visible(change.line))
+        refused |= any(change.action == "refused" for change in changes)
+    return int(refused)
+
+
+def _gated_speedups(document: RunDocument) -> bool:
+    """Whether the session was in relative mode; where no test has a reference to be timed beside, what ``auto`` is."""
+    paired = [
+        r for r in document.results if r.measurement.generations and r.reference not in (NONE, BASELINE, r.recipe)
+    ]
+    if paired:
+        return any(g.reference_latency_s for r in paired for g in r.measurement.generations)
+    return document.hardware.kind == "cpu"
 
 
 def table(results: Sequence[Path], into: Path | None, baselines: Path) -> int:
