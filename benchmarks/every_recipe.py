@@ -81,11 +81,7 @@ def main() -> int:
         row: dict[str, Any] = {"token": str(token)}
         try:
             start = time.perf_counter()
-            try:
-                prepared = machine.acquire(spelled(token, machine, lora))
-            except Unavailable as lacking:
-                rows.append({"token": str(token), "state": str(lacking)})
-                continue
+            prepared = machine.acquire(spelled(token, machine, lora))
             machine.clock.synchronize()
             row["apply_s"] = round(time.perf_counter() - start, 3)
             first, second = pixels(prepared), pixels(prepared)
@@ -106,6 +102,9 @@ def main() -> int:
             else:
                 machine.pool.make_room()
             row["state"] = "; ".join(wrong) or "fine"
+        except Unavailable as error:
+            rows.append({"token": str(token), "state": str(error)})
+            continue
         except Exception as error:  # whatever it is, the other tokens are still of interest
             row["state"] = f"raised {type(error).__name__}: {' '.join(str(error).split())[:160]}"
             machine.pool.make_room()

@@ -136,10 +136,11 @@ class AttentionBackend(Applied):
         except error_type as error:
             if shortage(error) is not None:
                 raise
-            told = f"{type(error).__name__}: {error}".splitlines()[0][:200].rstrip(": ")
+            # The first line only: what follows it is xFormers' account of every operator that it has not.
+            said = f"{type(error).__name__}: {error}".splitlines()[0][:200].rstrip(": ")
             version = _version(self._package)
             known = f" ({self._package} {version})" if version else ""
-            raise Unavailable(f"attention back end {self._backend} cannot compute here: {told}{known}") from error
+            raise Unavailable(f"attention back end {self._backend} cannot compute here: {said}{known}") from error
 
     def undo(self) -> None:
         if self._hub_kernel is not None:

@@ -5,11 +5,11 @@ layer is read for the scales of its rows and then to be rounded:
 
 - Inductor cuts the maximum over a row of 15,360 (attention beside GELU, which the projection of a single block takes)
   into two kernels and rounds in a third. Rows that stay whole fit one kernel.
-- It reads rows of more than 1,024 elements twice. Up to 16,384 they fit the registers of a block of threads.
-- GELU's tanh is libdevice's, which takes longer than the memory that the kernel moves. The same value by the logistic
-  function takes one fast exponential.
+- It reads rows of more than 1,024 elements once for every pass. Up to 16,384 they fit a block's registers.
+- GELU's tanh is libdevice's, a long sequence of instructions. The logistic function gives the same value by one fast
+  exponential.
 
-What each of them brings, ``benchmarks/inductor_options.py`` measures, and docs/measured.md says.
+``benchmarks/inductor_options.py`` measures what each of them brings, docs/measured.md holds what was measured of it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch._inductor.runtime.hints import ReductionHint
 from torch._inductor.virtualized import V
 
 LONGEST_ROW = 16384
-"""Elements of a row that a block of 1,024 threads can hold in registers, 16 each."""
+"""Elements of a row: 32 for each of the 512 threads that inductor gives one of this length."""
 
 aten = torch.ops.aten
 

@@ -19,8 +19,9 @@ FASTEST = {
     "cpu": "fp32+fbcache:0.2+compile",
 }
 """What ``fastest`` is on each family of devices. Hopper's was measured on an H200 (docs/recipes.md): of the recipes
-whose times differ by less than the gate can tell, the one that needs neither tuning nor fitted coefficients. The others
-have no figures of ours."""
+measured there whose times differ by less than the gate can tell, the one that needs no fitted coefficients.
+``compile:tuned``, faster where it was measured, has not been measured there or with a step cache. The others have no
+figures of ours."""
 
 FASTEST_LOSSLESS = {
     "hopper": "bf16+cudnn+compile",
