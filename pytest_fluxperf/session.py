@@ -365,14 +365,16 @@ class Session:
         """Everything the reports are made of; unless the session has ``ended``, with a warning that it had not."""
         import pytest_fluxperf
 
-        collected = len(self.selected) if ended else max(len(self.selected), self.configurations)
+        collected = max(len(self.selected), self.configurations)  # an interrupted run never reaches some
         results = tuple(self.results[test] for test in sorted(self.results))
         tail = tail_warning(results)
         warnings = [*self.info.caveats, *self._caches_to_know_of(results), *([tail] if tail else [])]
         if not ended:
             done = len(self.results) + len(self.skipped)
+            moved = "; no baseline was moved" if self.settings.update else ""
             warnings.insert(
-                0, f"the session had not ended when this was written; tests that were done: {done} of {collected}"
+                0,
+                f"the session had not ended when this was written; tests that were done: {done} of {collected}{moved}",
             )
         figures: tuple[PublishedFigure, ...] = ()
         try:
@@ -394,6 +396,6 @@ class Session:
             skipped=tuple(self.skipped[test] for test in sorted(self.skipped)),
             warnings=tuple(warnings),
             duration_s=round(time.monotonic() - self.started, 3),
-            update=self.settings.update,
+            update=self.settings.update if ended else None,
             published=figures,
         )

@@ -34,13 +34,15 @@ def verdict_sentence(view: Overview) -> str:
         return f"{lead}: {_cause(view, view.rows[0])}."
     if set(view.counts) == {"passed"}:
         lead = f"All {total} passed" if total > 1 else "The test passed"
+        if view.unmeasured:
+            lead = f"{total} of {total + view.unmeasured} passed, {view.unmeasured} not measured"
         text = f"{lead}: no slower, no heavier, no worse than the baseline"
     else:
         text = ", ".join(
             f"{n} recorded for the first time" if moved and v == "no baseline" else f"{n} {_said(v, n)}"
             for v, n in view.counts.items()
         )
-        text = f"None of {total} failed: {text}"
+        text = f"None of {total} failed: {text}" + (f", {view.unmeasured} not measured" if view.unmeasured else "")
     if suspects := _suspects(view.differences):
         text += f", with {suspects}"
     if moved:

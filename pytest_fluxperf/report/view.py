@@ -284,17 +284,26 @@ class Overview:
         return sum(d.collected for d in self.documents)
 
     @property
+    def unmeasured(self) -> int:
+        """Tests that were selected and have neither a result nor a reason to be skipped: the run ended before."""
+        return sum(max(0, d.collected - len(d.results) - len(d.skipped)) for d in self.documents)
+
+    @property
     def failed(self) -> int:
         """Tests whose verdict fails them."""
         return sum(n for verdict, n in self.counts.items() if verdict in FAILING)
 
     @property
     def tone(self) -> Verdict:
-        """The verdict that colours the whole run: the worst that occurred, ``invalid`` when nothing gated."""
+        """The verdict that colours the whole run: the worst that occurred, ``invalid`` when nothing gated.
+
+        What was not measured is undecided.
+        """
         # A run that moved baselines had no duty to gate.
         if self.gated == 0 and not any(d.update for d in self.documents):
             return min([*self.counts, "invalid"], key=SEVERITY.__getitem__)
-        return min(self.counts, key=SEVERITY.__getitem__, default="passed")
+        undecided: list[Verdict] = ["inconclusive"] if self.unmeasured else []
+        return min([*self.counts, *undecided], key=SEVERITY.__getitem__, default="passed")
 
     def differences_of(self, row: Row) -> tuple[Difference, ...]:
         """What differs for one test, between its own machine now and its own baseline's newest run."""

@@ -79,6 +79,22 @@ def plain(project):
     project.pytester.makepyfile(test_suite=text)
 
 
+def test_a_session_that_is_interrupted_has_not_passed_what_it_did_not_reach(project):
+    project.pytester.makepyfile(test_suite=SUITE.replace("os.kill(KILLED, signal.SIGKILL)", "raise KeyboardInterrupt"))
+    result = project.pytester.runpytest_subprocess(*project._arguments, "--fluxperf-update")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(["None of 1 failed: 1 recorded for the first time, 1 not measured; *"])
+    assert project.results()["collected"] == 2
+
+
+def test_a_killed_session_has_moved_no_baseline(project):
+    project.pytester.makepyfile(test_suite=SUITE.replace("KILLED", "os.getpid()"))
+    project.pytester.runpytest_subprocess(*project._arguments, "--fluxperf-update")
+    document = load_document(project.runs[-1])
+    assert document.update is None
+    assert document.warnings[0] == f"{WARNING}; no baseline was moved"
+
+
 def test_the_document_of_a_session_that_ended_says_nothing_of_it(project, monkeypatch):
     plain(project)
     written = []

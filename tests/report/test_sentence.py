@@ -59,6 +59,23 @@ def test_what_a_comparison_lacks_is_not_to_be_recorded(command):
     assert "--fluxperf-update" not in " ".join(terminal_summary(there))
 
 
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        (["passed", "passed"], "2 of 3 passed, 1 not measured: no slower, no heavier, no worse than the baseline."),
+        (["passed", "improved"], "None of 2 failed: 1 improved, 1 passed, 1 not measured."),
+    ],
+)
+def test_what_a_run_that_was_ended_did_not_reach_has_not_passed(verdicts, said):
+    made = [
+        documents.result(recipe, verdict=verdict) for recipe, verdict in zip(("bf16", "fp16"), verdicts, strict=True)
+    ]
+    whole = documents.document(made, environment=documents.OLD)
+    assert (overview(whole).unmeasured, overview(whole).tone) == (0, verdicts[1])
+    ended = overview(msgspec.structs.replace(whole, collected=3))
+    assert (ended.sentence, ended.tone) == (said, "inconclusive")
+
+
 def test_without_a_change_nothing_is_blamed():
     assert sentence({}) == "1 of 2 regressed: bf16+fa2 is 6.1 % slower."
 
