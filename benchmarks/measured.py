@@ -23,6 +23,8 @@ import one_base
 import repeatability
 
 from pytest_fluxperf.baseline.published import load
+from pytest_fluxperf.report.cost import cost_model
+from pytest_fluxperf.report.costtable import cost_tables
 from pytest_fluxperf.report.document import load_document
 from pytest_fluxperf.report.sections import write_section
 from pytest_fluxperf.report.table import recipe_tables
@@ -42,16 +44,29 @@ def sections() -> Iterator[tuple[str, str]]:
     yield "kernels", kernel_breakdown.show(read("kernels"), longest=12)
     yield "tried", tried(sorted(MEASUREMENTS.glob("h200-tried-*.json")))
     yield "repeatability", fenced(repeatability.show(read("repeatability")))
-    sessions = sorted(MEASUREMENTS.glob("h200-results*.json"))
-    busy = repeatability.busy(sessions)
-    rows = [{**row, "busy": busy[row["recipe"]]} for row in repeatability.analyse(repeatability.read(sessions))]
-    yield "sessions", fenced(repeatability.show({"rows": rows}))
-    documents = [load_document(path) for path in sorted(MEASUREMENTS.glob("h100-results*.json"))]
-    yield "table", recipe_tables(documents, load(ROOT / "baselines"))
-    yield "every on an H100", fenced(every_recipe.show(read("every", "h100")["rows"]))
-    yield "options on an H100", fenced(inductor_options.show(read("options", "h100")))
+    yield "sessions", between_sessions(sorted(MEASUREMENTS.glob("h200-results*.json")))
+    yield from on_an_h100()
     compared = {title: found for title, found in read("ab").items() if isinstance(found, dict)}
     yield "ab", fenced("\n".join(ab_full_size.show(title, found) for title, found in compared.items()))
+
+
+def on_an_h100() -> Iterator[tuple[str, str]]:
+    whole, extra = (sorted(MEASUREMENTS.glob(f"h100-{kind}*.json")) for kind in ("results", "extra"))
+    published = load(ROOT / "baselines")
+    yield "table", recipe_tables(map(load_document, whole + extra), published)
+    yield "cost", cost_tables(*cost_model([load_document(path).results for path in whole]))
+    yield "sessions on an H100", between_sessions(whole)
+    yield "small pictures", recipe_tables([load_document(MEASUREMENTS / "h100-small-pictures.json")], published)
+    yield "kernels on an H100", kernel_breakdown.show(read("kernels", "h100"), longest=12)
+    yield "options on an H100", fenced(inductor_options.show(read("options", "h100")))
+    yield "every on an H100", fenced(every_recipe.show(read("every", "h100")["rows"]))
+
+
+def between_sessions(files: list[Path]) -> str:
+    """How far sessions of the suite agree, and the device's share of their time."""
+    busy = repeatability.busy(files)
+    rows = [{**row, "busy": busy[row["recipe"]]} for row in repeatability.analyse(repeatability.read(files))]
+    return fenced(repeatability.show({"rows": rows}))
 
 
 def tried(files: Iterable[Path]) -> str:

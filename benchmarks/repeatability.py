@@ -41,15 +41,20 @@ def run(chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 def read(paths: list[Path]) -> list[dict[str, list[float]]]:
-    """The same from sessions of the suite: recipe → latencies."""
+    """The same from sessions of the suite: recipe (what a whole recipe stood for) → latencies."""
     return [
         {
-            result["recipe"]: [generation["latency_s"] for generation in result["measurement"]["generations"]]
+            ran(result): [generation["latency_s"] for generation in result["measurement"]["generations"]]
             for result in json.loads(path.read_text())["results"]
             if result["recipe"] and not result["measurement"].get("problems")
         }
         for path in paths
     ]
+
+
+def ran(result: dict[str, Any]) -> str:
+    """As :attr:`pytest_fluxperf.results.Result.ran`."""
+    return str(result["measurement"]["facts"].get("recipe", result["recipe"]))
 
 
 def busy(paths: list[Path]) -> dict[str, float]:
@@ -62,7 +67,7 @@ def busy(paths: list[Path]) -> dict[str, float]:
         for result in json.loads(path.read_text())["results"]:
             for made in result["measurement"]["generations"]:
                 if made.get("device_busy_s") is not None:
-                    shares.setdefault(result["recipe"], []).append(made["device_busy_s"] / made["latency_s"])
+                    shares.setdefault(ran(result), []).append(made["device_busy_s"] / made["latency_s"])
     return {recipe: statistics.median(found) for recipe, found in shares.items()}
 
 

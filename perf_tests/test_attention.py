@@ -6,7 +6,8 @@ import pytest
 
 pytestmark = pytest.mark.not_on_cpu(reason="attention kernels are made for GPUs")
 
-TORCH = ["bf16+fa2", "bf16+cudnn", pytest.param("bf16+efficient", marks=pytest.mark.extra)]
+OTHERS = [pytest.param(f"bf16+{kernel}", marks=pytest.mark.extra) for kernel in ("efficient", "math", "flex")]
+TORCH = ["bf16+fa2", "bf16+cudnn", *OTHERS]
 PACKAGES = ["bf16+fa2:package", "bf16+fa3", "bf16+fa4", "bf16+sage", "bf16+xformers"]
 
 

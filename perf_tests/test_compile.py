@@ -1,4 +1,4 @@
-"""torch.compile of the transformer: its blocks, blocks with tuned kernels, the whole as one graph, or TensorRT."""
+"""torch.compile of the transformer: its blocks, the whole as one graph, or TensorRT; ``compile:tuned`` is among the combinations."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ GPU = pytest.mark.not_on_cpu(reason="one way to compile is enough to test the ga
 EXTRA = (GPU, pytest.mark.extra)
 LONG = (GPU, pytest.mark.long)
 OTHERS = [
-    pytest.param("bf16+cudnn+compile:tuned", marks=EXTRA),
-    pytest.param("bf16+cudnn+fp8+compile:tuned", marks=EXTRA),
     pytest.param("bf16+compile:whole", marks=LONG),
     pytest.param("bf16+cudnn+fp8+compile:whole", marks=LONG),
     pytest.param("bf16+tensorrt", marks=EXTRA),

@@ -419,6 +419,11 @@ class Result(Record, frozen=True, kw_only=True):
     max_slowdown: float | None = None
     """The test's tolerance of its latency, a fraction; None where it was not recorded."""
 
+    @property
+    def ran(self) -> str | None:
+        """The recipe, with what a whole one (``fastest``) stood for when it was measured, as far as that is known."""
+        return self.recipe and str(self.measurement.facts.get("recipe", self.recipe))
+
 
 class Skipped(Record, frozen=True, kw_only=True):
     """A fluxperf test that did not run, and why."""

@@ -199,9 +199,8 @@ def _gather(sessions: Sequence[Iterable[Result]]) -> dict[str, _Measured]:
     for results in sessions:
         here: dict[str, list[Generation]] = {}
         for result in results:
-            if result.recipe and not result.measurement.problems:
-                recipe = str(result.measurement.facts.get("recipe", result.recipe))
-                here.setdefault(recipe, []).extend(filter(_complete, result.measurement.generations))
+            if result.ran and not result.measurement.problems:
+                here.setdefault(result.ran, []).extend(filter(_complete, result.measurement.generations))
         for text, made in here.items():
             if made:
                 before = found.get(text)

@@ -1,7 +1,8 @@
 """The table of recipes, as Markdown: what was measured in one or more sessions, published figures beside it.
 
 Sessions of the same GPU and workload are put together: a figure is the median over all their generations, with the
-number of generations and of sessions beside it.
+number of generations and of sessions beside it. A whole recipe (``fastest``) counts as what it stood for when it was
+measured, which may differ between sessions.
 """
 
 from __future__ import annotations
@@ -26,8 +27,15 @@ HEADER = (
 class _Row:
     """One recipe's results in all sessions."""
 
+    recipe: str
     results: list[Result] = field(default_factory=list)
     sessions: set[str] = field(default_factory=set)
+
+    @property
+    def title(self) -> str:
+        """The recipe, and the whole recipes that stood for it."""
+        names = sorted({f"`{result.recipe}`" for result in self.results if result.recipe != self.recipe})
+        return f"`{self.recipe}`" + (f" (as {', '.join(names)})" if names else "")
 
     @property
     def made(self) -> list[Generation]:
@@ -57,14 +65,14 @@ def recipe_tables(documents: Iterable[RunDocument], published: Sequence[Publishe
     tables: dict[tuple[str, str], _Table] = {}
     for document in documents:
         for result in document.results:
-            if result.recipe is None or result.judgement.verdict in ("broken", "invalid"):
+            if result.ran is None or result.judgement.verdict in ("broken", "invalid"):
                 continue
             key = (document.hardware.name, result.workload.digest)
             table = tables.setdefault(key, _Table(document.hardware, result.workload, document.environment))
             table.caveats |= dict.fromkeys(document.warnings) if result.workload.model.endswith("@random") else {}
             if time := spent(document):
                 table.sessions[document.session] = str(time)
-            row = table.rows.setdefault(result.recipe, _Row())
+            row = table.rows.setdefault(result.ran, _Row(result.ran))
             row.results.append(result)
             row.sessions.add(document.session)
     if not tables:
@@ -81,29 +89,29 @@ def _rendered(table: _Table, published: Sequence[Published]) -> Iterable[str]:
     yield f"**{table.hardware.name}, {w.model}, {size}, {w.steps} steps, guidance {w.guidance:g}** ({packages})"
     yield ""
     yield from HEADER
+    rows = {result.recipe: row for row in table.rows.values() for result in row.results} | table.rows
     references = {result.reference for row in table.rows.values() for result in row.results}
-    for recipe, row in sorted(table.rows.items(), key=lambda pair: -pair[1].p50_s):
-        reference = row.results[-1].reference
-        base = table.rows.get(reference)
+    for row in sorted(table.rows.values(), key=lambda row: -row.p50_s):
+        base = rows.get(row.results[-1].reference)
         speedup = f"{base.p50_s / row.p50_s:.2f}×" if base else "–"
         yield (
             "| "
             + " | ".join(
                 [
-                    f"`{recipe}`",
+                    row.title,
                     f"{row.p50_s:.3f}",
                     speedup,
                     _steps(row, w.steps),
                     _memory(row, base),
                     _ready(row),
                     f"{len(row.made)} ({len(row.sessions)})",
-                    _published(recipe, matching(published, recipe, w)),
+                    _published(row.recipe, matching(published, row.recipe, w)),
                 ]
             )
             + " |"
         )
     yield ""
-    named = ", ".join(f"`{name}`" for name in sorted(references & set(table.rows)))
+    named = ", ".join(f"`{name}`" for name in sorted(references & set(rows)))
     yield (
         f"Speed-up{'s are over ' + named if named else ': no reference was measured'}. Ready after: loading or "
         "switching, and the first picture, in the slowest session. Published: seconds and speed-up over the source's "
@@ -144,7 +152,7 @@ def _ready(row: _Row) -> str:
     return f"{max(times):.1f}" if times else "–"
 
 
-def _published(recipe: str | None, found: Sequence[Published]) -> str:
+def _published(recipe: str, found: Sequence[Published]) -> str:
     cells = []
     for entry in found:
         seconds = "" if entry.seconds is None else f"{entry.seconds:g} s"
@@ -152,7 +160,7 @@ def _published(recipe: str | None, found: Sequence[Published]) -> str:
         estimate = "" if entry.figure.measured else ", estimated"
         n = "" if entry.figure.n is None else f", n={entry.figure.n}"
         theirs = str(entry.figure.recipe).partition("+")[0]
-        dtype = "" if theirs == str(recipe).partition("+")[0] else f", {theirs}"
+        dtype = "" if theirs == recipe.partition("+")[0] else f", {theirs}"
         mark = "*" if entry.figure.note else ""
         figure = " ".join(filter(None, (seconds, speedup)))
         cells.append(f"{figure}{mark} ({entry.table.gpu.upper()}{dtype}{n}{estimate})")

