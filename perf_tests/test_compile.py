@@ -1,4 +1,7 @@
-"""torch.compile of the transformer: its blocks, the whole as one graph, or TensorRT; ``compile:tuned`` is among the combinations."""
+"""torch.compile of the transformer: its blocks, the whole as one graph, or TensorRT.
+
+``compile:tuned`` is among the combinations, beside the same recipes with ``compile``.
+"""
 
 from __future__ import annotations
 

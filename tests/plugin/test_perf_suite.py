@@ -82,8 +82,10 @@ EVEN_EXTRA = "extra or not extra"
 
 PUBLISHED = {
     "test_dtype.py": ["bf16", "fp16", "fp32"],
-    "test_attention.py": ["bf16+cudnn", "bf16+fa2", "bf16+fa2:package", "bf16+fa3", "bf16+fa4", "bf16+sage"]
-    + ["bf16+efficient", "bf16+math", "bf16+flex"],
+    "test_attention.py": [
+        *(f"bf16+{kernel}" for kernel in ("cudnn", "fa2", "efficient", "math", "flex")),
+        *(f"bf16+{package}" for package in ("fa2:package", "fa3", "fa4", "sage", "xformers")),
+    ],
     "test_caching.py": [
         *(f"bf16+teacache:{threshold}" for threshold in (0.2, 0.4, 0.6)),
         *(f"bf16+fbcache:{threshold}" for threshold in (0.15, 0.2, 0.3, 0.35, 0.4)),
