@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 pytestmark = [
-    pytest.mark.not_on_cpu(reason="switches are measured on GPUs, which decode quickly"),
+    pytest.mark.not_on_cpu(reason="what switches change is less than the noise of a CPU"),
     pytest.mark.extra,
 ]
 SWITCHES = ["bf16+fuseqkv", "bf16+channels_last", "bf16+vae_tiling", "bf16+vae_slicing"]

@@ -37,6 +37,7 @@ MOST_PACKAGES = 5
 LONGEST_FACT = 60
 
 _LABELS = {
+    "recipe": "the recipe stands for",
     "ran_attention": "attention kernels that ran",
     "attention": "attention",
     "attention_asked": "attention asked for",
@@ -51,10 +52,10 @@ _LABELS = {
     "ran_matmul_dtypes": "dtypes of matrix products",
     "ran_casts": "casts between dtypes a step",
 }
-"""Facts in the order of how much they explain: an attention back end that changed, or a compile that is gone, changes
-what is below it too. Facts that are not listed come last."""
+"""Facts in the order of how much they explain: a whole recipe (``fastest``) that stands for another one, an attention
+back end that changed, or a compile that is gone, changes what is below it too. Facts that are not listed come last."""
 
-_NOT_CAUSES = frozenset({"recipe", "model", "device"})
+_NOT_CAUSES = frozenset({"model", "device"})
 """Facts that are part of the key."""
 
 _OBSERVED = frozenset({"ran_attention", "ran_compiled_regions", "ran_matmul_dtypes", "ran_casts", "weight_dtypes"})

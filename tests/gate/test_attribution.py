@@ -51,6 +51,17 @@ def test_an_attention_kernel_that_fell_back_leads() -> None:
     assert asked.attribution[0].endswith("(asked for: _native_cudnn)")
 
 
+def test_a_whole_recipe_that_stands_for_another_one_leads() -> None:
+    stored = baseline(SEEN | {"recipe": "bf16+compile:tuned", "compile": "compile:tuned"})
+    found = judged({"recipe": "bf16+compile", "compile": "compile"}, stored=stored)
+    assert found.attribution[:2] == (
+        "the recipe stands for bf16+compile:tuned → bf16+compile",
+        "compile compile:tuned → compile",
+    )
+    same = judged({"recipe": "bf16+compile:tuned", "compile": "compile:tuned"}, stored=stored)
+    assert not any("stands for" in clause for clause in same.attribution)
+
+
 def test_a_compile_that_is_gone_leads_over_what_it_changes() -> None:
     found = judged({"ran_compiled_regions": 0, "compiled_graphs": 0, "ran_casts": 300})
     assert found.attribution[0] == "nothing runs compiled any more: compiled regions a step 57 → 0"
