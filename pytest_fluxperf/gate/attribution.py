@@ -28,7 +28,7 @@ LEAST_SHARE = 0.10
 """A phase or a family of kernels with less than this share of the change is not named."""
 
 LEADING_SHARE = 1 / 3
-"""A family of kernels that explains this much of the change is named before the phases."""
+"""Waiting, or a family of kernels, that explains this much of the change is named before the phases."""
 
 LEAST_CHANGE = 0.005
 """Below this relative change of the latency its parts are noise."""
@@ -67,6 +67,9 @@ _DTYPES = frozenset({"weight_dtypes", "ran_matmul_dtypes"})
 _BUSY_ENOUGH = 0.90
 _LESS_BUSY = 0.03
 _SLOWER_CLOCK = 0.03
+_SLOWER_TEXT = 1.25
+"""Text encoding that takes so many times as long, where the device waits, points to a slow host: no recipe touches it,
+and it is short kernels, started one by one."""
 
 
 def attribute(
@@ -80,16 +83,16 @@ def attribute(
     """Reasons for a change against a comparable baseline, the strongest first.
 
     A cache that answers nothing any more and what was really used (facts) lead, as they name a cause; then the kernels
-    that explain the change, the phases by the seconds they moved, the state of the machine, and the packages that
-    differ. In ``relative`` mode the baseline's seconds are scaled by how much faster this machine runs the reference
-    recipe.
+    that explain the change, or that the device waited for the host; the phases by the seconds they moved, the state of
+    the machine, and the packages that differ. In ``relative`` mode the baseline's seconds are scaled by how much faster
+    this machine runs the reference recipe.
     """
     facts = list(_facts(measurement, baseline))
     # A compile cache that was cold is a circumstance more often than a cause.
     causes = [clause for clause in facts if not clause.startswith("inductor")]
     circumstances = [clause for clause in facts if clause.startswith("inductor")]
     on_gpu = measurement.kernels is not None and measurement.kernels.device == "cuda"
-    parts = sorted(_kernels(kernels, on_gpu), reverse=True)
+    parts = sorted([*_kernels(kernels, on_gpu), *_waiting(measurement, baseline)], reverse=True)
     leading = [clause for share, sure, clause in parts if sure and share >= LEADING_SHARE]  # more than its phase says
     minor = [clause for share, sure, clause in parts if share >= LEAST_SHARE and clause not in leading]
     phases = [clause for _, clause in sorted(_phases(measurement, baseline, relative), reverse=True)]
@@ -292,7 +295,7 @@ def _now(made: Sequence[Generation], field: str, prompts: int) -> Array | None:
     return medians
 
 
-def _latency(made: Sequence[Generation]) -> float:
+def _latency(made: Sequence[Generation] | Sequence[Sample]) -> float:
     return float(np.median([g.latency_s for g in made])) if made else 0.0
 
 
@@ -302,13 +305,34 @@ def _scale(made: Sequence[Generation], runs: Sequence[Sequence[Sample]]) -> floa
     return 1.0 if before is None or now is None else float(np.median(now / before))
 
 
+def _waiting(measurement: Measurement, baseline: Baseline) -> Iterator[tuple[float, bool, str]]:
+    """As :func:`_kernels`: how much of the change the device spent waiting for the host.
+
+    From the driver's samples, which every generation has; a profile (:func:`_kernels`) is of one generation.
+    """
+    stored = [(run.device_busy, _latency(run.samples)) for run in baseline.runs if run.device_busy is not None]
+    now, busy = _latency(measurement.generations), busy_share(measurement)
+    if busy is None or not stored:
+        return
+    before, latency, waited = (
+        float(np.median(values)) for values in zip(*((b, s, (1 - b) * s) for b, s in stored), strict=True)
+    )
+    if busy >= before - _LESS_BUSY:
+        return
+    total, more = now - latency, (1 - busy) * now - waited
+    clause = f"the device waited for the host {more:+.3g} s of {total:+.3g} s an image"
+    clause += f" (busy {before:.0%} → {busy:.0%})"
+    runs = [run.samples for run in baseline.runs]
+    text, slower = _centre(runs, "text_encode_s"), _moved(measurement.generations, runs, "text_encode_s", 1.0)
+    if text is not None and slower is not None and (times := 1 + slower / float(np.median(text))) >= _SLOWER_TEXT:
+        clause += f"; text encoding took {times:.1f} times as long, so look at the host first"
+    yield more / total if total > 0 else 0.0, True, clause
+
+
 def _machine(measurement: Measurement, baseline: Baseline) -> Iterator[str]:
     old = baseline.runs[-1]
     busy = busy_share(measurement)
-    if busy is not None and old.device_busy is not None and busy < old.device_busy - _LESS_BUSY:
-        before = f"{old.device_busy:.0%} in the baseline"
-        yield f"the device was busy {busy:.0%} of the time, {before}: the host holds it back"
-    elif busy is not None and old.device_busy is None and busy < _BUSY_ENOUGH:
+    if busy is not None and old.device_busy is None and busy < _BUSY_ENOUGH:
         yield f"the device was busy {busy:.0%} of the time: the host holds it back"
     telemetry = measurement.telemetry
     if telemetry is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,8 +10,12 @@ import pytest
 import records as make
 
 from pytest_fluxperf.gate.policy import Policy
+from pytest_fluxperf.gate.pooled import compare_documents
 from pytest_fluxperf.gate.verdict import UNEXPLAINED, judge
+from pytest_fluxperf.report.document import load_document
 from pytest_fluxperf.results import Baseline, Environment, Judgement, Kernel, KernelTable, Measurement, Telemetry
+
+MEASUREMENTS = Path(__file__).parents[2] / "docs" / "measurements"
 
 SEEN = {
     "attention": ["native"],
@@ -180,10 +185,37 @@ def test_the_device_and_its_clock_are_compared_with_the_baselines() -> None:
         return _judge(measured, baseline(**stored)).attribution
 
     slow = clauses(Telemetry(sm_clock_mhz=1410), device_busy=0.99, sm_clock_mhz=1980)
-    assert "the device was busy 93% of the time, 99% in the baseline: the host holds it back" in slow
+    assert slow[0] == "the device waited for the host +0.148 s of +0.4 s an image (busy 99% → 93%)"
     assert "SM clock 1980 → 1410 MHz" in slow
     same = clauses(Telemetry(sm_clock_mhz=1965), device_busy=0.94, sm_clock_mhz=1980)
     assert not any("busy" in clause or "clock" in clause for clause in same)
+
+
+def test_waiting_that_explains_little_is_not_named_before_the_phases() -> None:
+    base = make.measurement([s * 1.2 for s in make.latencies()], facts=SEEN)
+    made = tuple(msgspec.structs.replace(g, device_busy_s=0.95 * g.wall_s) for g in base.generations)
+    measured = msgspec.structs.replace(base, generations=made)
+    (phase, waiting) = _judge(measured, baseline(device_busy=0.99)).attribution
+    assert phase.startswith("denoising")
+    assert waiting == "the device waited for the host +0.1 s of +0.4 s an image (busy 99% → 95%)"
+
+
+def test_in_recorded_sessions_a_slow_host_is_named_and_a_slow_card_is_not() -> None:
+    def compared(base: str, new: str) -> dict[str | None, tuple[str, tuple[str, ...]]]:
+        old, now = (load_document(MEASUREMENTS / f"h100-{name}.json") for name in (base, new))
+        judged = compare_documents(old, now, Policy.of("absolute", max_slowdown=None), own_tolerances=True).results
+        return {r.recipe: (r.judgement.verdict, r.judgement.attribution) for r in judged}
+
+    slow_host = compared("results", "extra-3")
+    verdict, reasons = slow_host["bf16+cudnn+fp8+compile:tuned"]
+    assert verdict == "regressed"
+    assert reasons[0] == (
+        "the device waited for the host +0.712 s of +0.544 s an image (busy 99% → 79%); "
+        "text encoding took 1.9 times as long, so look at the host first"
+    )
+    slow_card = compared("results-2", "results")["bf16+compile"]
+    assert slow_card[0] == "inconclusive"
+    assert not any("host" in reason for reason in slow_card[1])
 
 
 def test_a_regression_without_a_recorded_cause_says_so() -> None:
