@@ -20,6 +20,7 @@ import harness_overhead
 import inductor_options
 import kernel_breakdown
 import one_base
+import recorded_pairs
 import repeatability
 
 from pytest_fluxperf.baseline.published import load
@@ -56,6 +57,7 @@ def on_an_h100() -> Iterator[tuple[str, str]]:
     yield "table", recipe_tables(map(load_document, whole + extra), published)
     yield "cost", cost_tables(*cost_model([load_document(path).results for path in whole]))
     yield "sessions on an H100", between_sessions(whole)
+    yield "pairs", fenced(recorded_pairs.show(recorded_pairs.judged(whole + extra)))
     yield "small pictures", recipe_tables([load_document(MEASUREMENTS / "h100-small-pictures.json")], published)
     yield "kernels on an H100", kernel_breakdown.show(read("kernels", "h100"), longest=12)
     yield "options on an H100", fenced(inductor_options.show(read("options", "h100")))

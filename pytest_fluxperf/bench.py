@@ -21,6 +21,7 @@ import numpy as np
 from pytest_fluxperf.baseline.codec import as_stored
 from pytest_fluxperf.baseline.names import baseline_path
 from pytest_fluxperf.errors import FluxPerfError, Unavailable
+from pytest_fluxperf.gate.attribution import slow_host
 from pytest_fluxperf.gate.interleaved import Interleaved
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.statistics import PASS_CONFIDENCE_AB
@@ -181,22 +182,13 @@ class Bench:
         """
         start = time.monotonic()
         baseline = self.session.store.load(self.test)
-        raised: measuring.BodyRaised | None = None
-        try:
-            measurement = self._measure(call, progress)
-            if measurement.unfit and not self.session.turns:
-                # the machine may have been disturbed: once more before it is called unfit
-                measurement = self._measure(call, progress)
-        except measuring.BodyRaised as error:
-            raised, problem = self._failure(error)
-            measurement = Measurement(generations=(), problems=(problem,))
-        if raised is None and not measurement.generations:
-            self.session.make_room()  # out of memory: the next test starts with what can be had
-        quality = drift = None
-        if not measurement.problems:
-            measurement, quality, drift = self._compare(measurement, baseline)
         policy = self.policy
-        judgement = self._judge(measurement, quality, drift, baseline, policy)
+        first = attempt = self._attempt(call, progress, baseline, policy)
+        if not self.session.turns and first.disturbed(baseline):
+            # once more before the machine is called unfit, or a change is convicted that a slow host explains
+            attempt = self._attempt(call, progress, baseline, policy)
+        measurement, quality, drift = attempt.measurement, attempt.quality, attempt.drift
+        judgement, raised = attempt.judgement, attempt.raised
         rounds = 1
         while raised is None and another_round(judgement, policy, rounds):
             # relative mode: what a noisy machine made suspicious is measured again before it is convicted
@@ -210,6 +202,8 @@ class Bench:
         if self.session.settings.profile and judgement.verdict not in ("broken", "invalid"):
             measurement = self._profiled(measurement, call)
             judgement = self._judge(measurement, quality, drift, baseline, policy)
+        if attempt is not first:
+            judgement = _replace(judgement, warnings=(*judgement.warnings, first.told))
         result = self._result(measurement, judgement, start, baseline, quality, drift)
         if raised is not None:
             raised.result = result
@@ -224,6 +218,23 @@ class Bench:
             else:
                 result = self._result(measurement, judgement, start, baseline, quality, drift)
         return result
+
+    def _attempt(
+        self, call: Callable[[], Any], progress: Progress, baseline: Baseline | None, policy: Policy
+    ) -> _Attempt:
+        """Measure, compare and judge, as far as the body lets it."""
+        quality = drift = raised = None
+        try:
+            measurement = self._measure(call, progress)
+        except measuring.BodyRaised as error:
+            raised, problem = self._failure(error)
+            measurement = Measurement(generations=(), problems=(problem,))
+        if raised is None and not measurement.generations:
+            self.session.make_room()  # out of memory: the next test starts with what can be had
+        if not measurement.problems:
+            measurement, quality, drift = self._compare(measurement, baseline)
+        judgement = self._judge(measurement, quality, drift, baseline, policy)
+        return _Attempt(measurement, quality, drift, judgement, raised)
 
     def broken(self, problem: str) -> Result:
         """The result of a test that could not be set up, so that nobody takes the others for all there was."""
@@ -601,6 +612,32 @@ def fails(judgement: Judgement, *, strict: bool, update: str | None) -> bool:
     if accepted(judgement, update):
         return False
     return judgement.verdict in FAILING or (strict and judgement.verdict == "inconclusive")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Attempt:
+    """A test measured once, and what came of it."""
+
+    measurement: Measurement
+    quality: Quality | None
+    drift: Quality | None
+    judgement: Judgement
+    raised: measuring.BodyRaised | None
+
+    def disturbed(self, baseline: Baseline | None) -> bool:
+        """Whether the machine was unfit, or a slow host explains why the latency regressed."""
+        if self.measurement.unfit or baseline is None:
+            return bool(self.measurement.unfit)
+        slower = any(f.metric == "latency" and f.verdict == "regressed" for f in self.judgement.findings)
+        return slower and slow_host(self.measurement, baseline)
+
+    @property
+    def told(self) -> str:
+        """What a second attempt says of the first."""
+        if self.measurement.unfit:
+            return f"measured twice: the first time {self.measurement.unfit[0]}"
+        p50 = statistics.median(generation.latency_s for generation in self.measurement.generations)
+        return f"measured twice: the first time the device waited for a slow host, p50 {p50:.4g} s"
 
 
 def _joined(first: Measurement, more: Measurement) -> Measurement:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -68,8 +69,7 @@ _BUSY_ENOUGH = 0.90
 _LESS_BUSY = 0.03
 _SLOWER_CLOCK = 0.03
 _SLOWER_TEXT = 1.25
-"""Text encoding that takes so many times as long, where the device waits, points to a slow host: no recipe touches it,
-and it is short kernels, started one by one."""
+"""Text encoding that takes so many times as long, where the device waits, points to a slow host."""
 
 
 def attribute(
@@ -92,7 +92,10 @@ def attribute(
     causes = [clause for clause in facts if not clause.startswith("inductor")]
     circumstances = [clause for clause in facts if clause.startswith("inductor")]
     on_gpu = measurement.kernels is not None and measurement.kernels.device == "cuda"
-    parts = sorted([*_kernels(kernels, on_gpu), *_waiting(measurement, baseline)], reverse=True)
+    parts = sorted(_kernels(kernels, on_gpu), reverse=True)
+    if wait := _wait(measurement, baseline):
+        # Of the samples of all generations, where a profile is of one.
+        parts = sorted([*parts, (wait.share, True, wait.clause)], reverse=True)
     leading = [clause for share, sure, clause in parts if sure and share >= LEADING_SHARE]  # more than its phase says
     minor = [clause for share, sure, clause in parts if share >= LEAST_SHARE and clause not in leading]
     phases = [clause for _, clause in sorted(_phases(measurement, baseline, relative), reverse=True)]
@@ -305,28 +308,57 @@ def _scale(made: Sequence[Generation], runs: Sequence[Sequence[Sample]]) -> floa
     return 1.0 if before is None or now is None else float(np.median(now / before))
 
 
-def _waiting(measurement: Measurement, baseline: Baseline) -> Iterator[tuple[float, bool, str]]:
-    """As :func:`_kernels`: how much of the change the device spent waiting for the host.
+@dataclass(frozen=True)
+class _Wait:
+    """That the device waited for the host longer than in the baseline, by the driver's samples."""
 
-    From the driver's samples, which every generation has; a profile (:func:`_kernels`) is of one generation.
+    share: float
+    """Of the change of the latency; 0 where it is no slower."""
+    text: float | None
+    """How many times as long text encoding took."""
+    clause: str
+
+    @property
+    def leads(self) -> bool:
+        return self.share >= LEADING_SHARE
+
+    @property
+    def slow_host(self) -> bool:
+        return self.text is not None and self.text >= _SLOWER_TEXT
+
+
+def slow_host(measurement: Measurement, baseline: Baseline) -> bool:
+    """Whether a slow host explains much of a slower latency.
+
+    That the device waited is not enough, since a package that does more per call makes it wait as well. Text encoding
+    is the witness: no recipe touches it, and it is short kernels, started one by one.
     """
+    found = _wait(measurement, baseline)
+    return found is not None and found.leads and found.slow_host
+
+
+def _wait(measurement: Measurement, baseline: Baseline) -> _Wait | None:
     stored = [(run.device_busy, _latency(run.samples)) for run in baseline.runs if run.device_busy is not None]
     now, busy = _latency(measurement.generations), busy_share(measurement)
     if busy is None or not stored:
-        return
+        return None
     before, latency, waited = (
         float(np.median(values)) for values in zip(*((b, s, (1 - b) * s) for b, s in stored), strict=True)
     )
     if busy >= before - _LESS_BUSY:
-        return
+        return None
     total, more = now - latency, (1 - busy) * now - waited
     clause = f"the device waited for the host {more:+.3g} s of {total:+.3g} s an image"
     clause += f" (busy {before:.0%} → {busy:.0%})"
     runs = [run.samples for run in baseline.runs]
-    text, slower = _centre(runs, "text_encode_s"), _moved(measurement.generations, runs, "text_encode_s", 1.0)
-    if text is not None and slower is not None and (times := 1 + slower / float(np.median(text))) >= _SLOWER_TEXT:
-        clause += f"; text encoding took {times:.1f} times as long, so look at the host first"
-    yield more / total if total > 0 else 0.0, True, clause
+    old, slower = _centre(runs, "text_encode_s"), _moved(measurement.generations, runs, "text_encode_s", 1.0)
+    text = None if old is None or slower is None else 1 + slower / float(np.median(old))
+    found = _Wait(more / total if total > 0 else 0.0, text, clause)
+    if found.slow_host:
+        return replace(
+            found, clause=f"{clause}; text encoding took {text:.1f} times as long, so look at the host first"
+        )
+    return found
 
 
 def _machine(measurement: Measurement, baseline: Baseline) -> Iterator[str]:
