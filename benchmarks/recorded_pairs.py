@@ -2,8 +2,8 @@
 
     python benchmarks/recorded_pairs.py docs/measurements/h100-results*.json docs/measurements/h100-extra*.json
 
-Nothing changed between these sessions but the machine, and what ``fastest`` stands for, so almost all of what fails is a
-false alarm of a baseline of one session. Those that a slow host explains are measured once more in a real run.
+Nothing changed between these sessions but the machine, and what ``fastest`` stands for, so almost all of what fails is
+a false alarm of a baseline of one session. Those that a slow host explains are measured once more in a real run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A machine that is disturbed while a test is measured: once more, before it is called unfit or a change is convicted."""
+"""A machine that is disturbed while a test is measured: once more, before it is unfit or a change is convicted."""
 
 from __future__ import annotations
 
