@@ -92,10 +92,10 @@ def attribute(
     causes = [clause for clause in facts if not clause.startswith("inductor")]
     circumstances = [clause for clause in facts if clause.startswith("inductor")]
     on_gpu = measurement.kernels is not None and measurement.kernels.device == "cuda"
-    parts = sorted(_kernels(kernels, on_gpu), reverse=True)
-    if wait := _wait(measurement, baseline):
-        # Of the samples of all generations, where a profile is of one.
-        parts = sorted([*parts, (wait.share, True, wait.clause)], reverse=True)
+    wait = _wait(measurement, baseline)
+    # A profile is of one generation, the driver's samples are of all.
+    waits = [(wait.share, True, wait.clause)] if wait else []
+    parts = sorted([*_kernels(kernels, on_gpu), *waits], reverse=True)
     leading = [clause for share, sure, clause in parts if sure and share >= LEADING_SHARE]  # more than its phase says
     minor = [clause for share, sure, clause in parts if share >= LEAST_SHARE and clause not in leading]
     phases = [clause for _, clause in sorted(_phases(measurement, baseline, relative), reverse=True)]
