@@ -52,13 +52,19 @@ def sections() -> Iterator[tuple[str, str]]:
 
 
 def on_an_h100() -> Iterator[tuple[str, str]]:
-    whole, extra = (sorted(MEASUREMENTS.glob(f"h100-{kind}*.json")) for kind in ("results", "extra"))
+    whole, extra, other = (
+        sorted(MEASUREMENTS.glob(f"{name}*.json")) for name in ("h100-results", "h100-extra", "h200-results")
+    )
+    small = MEASUREMENTS / "h100-small-pictures.json"
     published = load(ROOT / "baselines")
     yield "table", recipe_tables(map(load_document, whole + extra), published)
     yield "cost", cost_tables(*cost_model([load_document(path).results for path in whole]))
     yield "sessions on an H100", between_sessions(whole)
-    yield "pairs", fenced(recorded_pairs.show(recorded_pairs.judged(whole + extra)))
-    yield "small pictures", recipe_tables([load_document(MEASUREMENTS / "h100-small-pictures.json")], published)
+    pairs = [recorded_pairs.show([load_document(path) for path in paths]) for paths in (whole + extra, other)]
+    yield "pairs", fenced("\n".join(pairs))
+    yield "small pictures", recipe_tables([load_document(small)], published)
+    shares = repeatability.busy([small]).items()
+    yield "busy with small pictures", fenced("\n".join(f"{name:<20} device busy {share:.0%}" for name, share in shares))
     yield "kernels on an H100", kernel_breakdown.show(read("kernels", "h100"), longest=12)
     yield "options on an H100", fenced(inductor_options.show(read("options", "h100")))
     yield "every on an H100", fenced(every_recipe.show(read("every", "h100")["rows"]))

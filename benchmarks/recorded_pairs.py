@@ -1,31 +1,36 @@
-"""Every recorded session judged against every other of its kind of GPU: what would have failed, and for what reason.
+"""Recorded sessions judged against each other: what would have failed, and how far cards of one kind differ.
 
     python benchmarks/recorded_pairs.py docs/measurements/h100-results*.json docs/measurements/h100-extra*.json
 
-Nothing changed between these sessions but the machine, and what ``fastest`` stands for, so almost all of what fails is
-a false alarm of a baseline of one session. Those that a slow host explains are measured once more in a real run.
+Every session is judged against every other of its kind of GPU, as if that were the baseline. Nothing changed between
+them but the machine, and what ``fastest`` stands for, so almost all of what fails is a false alarm of a baseline of one
+session. What a slow host explains is measured once more in a real run.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
+from pytest_fluxperf.baseline.update import busy_share
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.gate.attribution import slow_host
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.pooled import compare_documents
 from pytest_fluxperf.report.document import load_document
-from pytest_fluxperf.results import Result
+from pytest_fluxperf.results import Result, RunDocument
 
-SLOW_HOST = "look at the host first"
+BUSY = 0.98
+"""Share of the time from which a device counts as busy: then the card alone makes the difference."""
 
 
-def judged(paths: Iterable[Path]) -> list[Result]:
+def judged(documents: Iterable[RunDocument]) -> list[Result]:
     """The tests of all ordered pairs of sessions of one kind of GPU that have a test in common."""
     found: list[Result] = []
-    for old, new in itertools.permutations(map(load_document, paths), 2):
+    for old, new in itertools.permutations(documents, 2):
         if old.gpu == new.gpu:
             try:
                 both = compare_documents(old, new, Policy.of("absolute", max_slowdown=None), own_tolerances=True)
@@ -35,17 +40,49 @@ def judged(paths: Iterable[Path]) -> list[Result]:
     return found
 
 
-def show(results: list[Result]) -> str:
+def differences(documents: Iterable[RunDocument]) -> dict[str, list[float]]:
+    """Relative differences of the median latencies of recipes that kept the device busy, by whose card it was."""
+    found: dict[str, list[float]] = {"the same card": [], "another card": []}
+    for one, other in itertools.combinations([_busy(document) for document in documents], 2):
+        for recipe in one.keys() & other.keys():
+            (card, p50), (other_card, other_p50) = one[recipe], other[recipe]
+            found["the same card" if card == other_card else "another card"].append(abs(other_p50 / p50 - 1))
+    return found
+
+
+def _busy(document: RunDocument) -> dict[str, tuple[str | None, float]]:
+    """Recipe → card and median latency."""
+    return {
+        str(result.ran): (
+            result.run.gpu_uuid,
+            statistics.median(generation.latency_s for generation in result.measurement.generations),
+        )
+        for result in document.results
+        if result.run is not None and (busy_share(result.measurement) or 0.0) >= BUSY
+    }
+
+
+def show(documents: list[RunDocument]) -> str:
+    results = judged(documents)
     failed = [result for result in results if result.judgement.verdict in ("regressed", "broken")]
-    slow = [result for result in failed if any(SLOW_HOST in reason for reason in result.judgement.attribution)]
-    lines = [f"{len(results)} tests judged against one other session: {len(failed)} fail, {len(slow)} by a slow host"]
+    again = [result for result in failed if result.baseline and slow_host(result.measurement, result.baseline)]
+    lines = [
+        f"{documents[0].gpu}: {len(results)} tests judged against one other session, {len(failed)} fail, "
+        f"{len(again)} of them would be measured once more"
+    ]
     for result in sorted(failed, key=lambda result: str(result.recipe)):
         (change,) = [f.change for f in result.judgement.findings if f.metric == "latency"]
         lines.append(f"{result.recipe:<50} {change:+7.1%}  {result.judgement.attribution[0]}")
+    for whose, values in differences(documents).items():
+        if values:
+            lines.append(
+                f"{documents[0].gpu}, device busy, {whose}: {len(values)} medians differ by "
+                f"{statistics.median(values):.2%} in the middle, {max(values):.2%} at most"
+            )
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS.json")
-    print(show(judged(parser.parse_args().results)))
+    parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS.json", help="of one kind of GPU")
+    print(show([load_document(path) for path in parser.parse_args().results]))

@@ -20,6 +20,8 @@ from typing import Any
 
 from common import Machine, in_process, options, report
 
+from pytest_fluxperf.report.document import load_document
+
 GPU = "bf16,bf16+cudnn+compile,bf16+cudnn+fp8+compile"
 CPU = "fp32,fp32+fora"
 
@@ -44,17 +46,12 @@ def read(paths: list[Path]) -> list[dict[str, list[float]]]:
     """The same from sessions of the suite: recipe (what a whole recipe stood for) → latencies."""
     return [
         {
-            ran(result): [generation["latency_s"] for generation in result["measurement"]["generations"]]
-            for result in json.loads(path.read_text())["results"]
-            if result["recipe"] and not result["measurement"].get("problems")
+            result.ran: [generation.latency_s for generation in result.measurement.generations]
+            for result in load_document(path).results
+            if result.ran and not result.measurement.problems
         }
         for path in paths
     ]
-
-
-def ran(result: dict[str, Any]) -> str:
-    """As :attr:`pytest_fluxperf.results.Result.ran`."""
-    return str(result["measurement"]["facts"].get("recipe", result["recipe"]))
 
 
 def busy(paths: list[Path]) -> dict[str, float]:
@@ -64,10 +61,10 @@ def busy(paths: list[Path]) -> dict[str, float]:
     """
     shares: dict[str, list[float]] = {}
     for path in paths:
-        for result in json.loads(path.read_text())["results"]:
-            for made in result["measurement"]["generations"]:
-                if made.get("device_busy_s") is not None:
-                    shares.setdefault(ran(result), []).append(made["device_busy_s"] / made["latency_s"])
+        for result in load_document(path).results:
+            for made in result.measurement.generations:
+                if result.ran and made.device_busy_s is not None:
+                    shares.setdefault(result.ran, []).append(made.device_busy_s / made.latency_s)
     return {recipe: statistics.median(found) for recipe, found in shares.items()}
 
 
