@@ -2,9 +2,9 @@
 
     python benchmarks/recorded_pairs.py docs/measurements/h100-results*.json docs/measurements/h100-extra*.json
 
-Every session is judged against every other of its kind of GPU, as if that were the baseline. Nothing changed between
-them but the machine, and what ``fastest`` stands for, so almost all of what fails is a false alarm of a baseline of one
-session. What a slow host explains is measured once more in a real run.
+Every session is judged against every other, as if that were the baseline. Nothing changed between them but the machine,
+and what ``fastest`` stands for, so almost all of what fails is a false alarm of a baseline of one session. What a slow
+host explains is measured once more in a real run.
 """
 
 from __future__ import annotations
@@ -28,15 +28,14 @@ BUSY = 0.98
 
 
 def judged(documents: Iterable[RunDocument]) -> list[Result]:
-    """The tests of all ordered pairs of sessions of one kind of GPU that have a test in common."""
+    """The tests of all ordered pairs of sessions that have a test in common."""
     found: list[Result] = []
     for old, new in itertools.permutations(documents, 2):
-        if old.gpu == new.gpu:
-            try:
-                both = compare_documents(old, new, Policy.of("absolute", max_slowdown=None), own_tolerances=True)
-            except FluxPerfError:  # nothing in common
-                continue
-            found += [result for result in both.results if result.judgement.gated]
+        try:
+            both = compare_documents(old, new, Policy.of("absolute", max_slowdown=None), own_tolerances=True)
+        except FluxPerfError:  # nothing in common
+            continue
+        found += [result for result in both.results if result.judgement.gated]
     return found
 
 
@@ -71,8 +70,7 @@ def show(documents: list[RunDocument]) -> str:
         f"{len(again)} of them would be measured once more"
     ]
     for result in sorted(failed, key=lambda result: str(result.recipe)):
-        (change,) = [f.change for f in result.judgement.findings if f.metric == "latency"]
-        lines.append(f"{result.recipe:<50} {change:+7.1%}  {result.judgement.attribution[0]}")
+        lines.append(f"{result.recipe:<50} {result.judgement.message}")
     for whose, values in differences(documents).items():
         if values:
             lines.append(
@@ -85,4 +83,10 @@ def show(documents: list[RunDocument]) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS.json", help="of one kind of GPU")
-    print(show([load_document(path) for path in parser.parse_args().results]))
+    try:
+        sessions = [load_document(path) for path in parser.parse_args().results]
+    except FluxPerfError as error:
+        parser.error(str(error))
+    if len({document.gpu for document in sessions}) > 1:
+        parser.error("these sessions are of different kinds of GPU")
+    print(show(sessions))
