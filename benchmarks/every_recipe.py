@@ -9,6 +9,7 @@ token: seconds to apply, seconds of a generation, or what is wrong. Exits 1 if a
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 import time
@@ -24,18 +25,25 @@ from pytest_fluxperf.pipelines.pool import survey
 LONG = ("compile:tuned", "compile:whole", "fp32")
 """Left out: minutes each."""
 
+ADAPTED = re.compile(r"(single_)?transformer_blocks\.\d+\.(attn|ff|ff_context|proj_mlp|proj_out)\b")
+"""What adapters in use change: all products of a block but those of its modulation."""
+
 
 def adapter(transformer: Any, folder: Path) -> Path:
-    """A file of LoRA weights, random and of rank 4, for the first block's queries."""
+    """A file of LoRA weights, random and of rank 16, for the attention and feed-forward layers of every block."""
     import torch
     from safetensors.torch import save_file
 
-    layer = "transformer_blocks.0.attn.to_q"
-    outputs, inputs = transformer.get_submodule(layer).weight.shape
     generator = torch.Generator().manual_seed(0)
-    lora = {"A": torch.randn(4, inputs, generator=generator), "B": torch.randn(outputs, 4, generator=generator)}
+    matrices = {}
+    for name, layer in transformer.named_modules():
+        if not (isinstance(layer, torch.nn.Linear) and ADAPTED.match(name)):
+            continue
+        for matrix, shape in ("A", (16, layer.in_features)), ("B", (layer.out_features, 16)):
+            weight = 0.05 * torch.randn(shape, generator=generator)
+            matrices[f"transformer.{name}.lora_{matrix}.weight"] = weight.to(layer.weight.dtype)
     path = folder / "lora.safetensors"
-    save_file({f"transformer.{layer}.lora_{name}.weight": 0.1 * matrix for name, matrix in lora.items()}, path)
+    save_file(matrices, path)
     return path
 
 

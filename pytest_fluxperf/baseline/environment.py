@@ -22,8 +22,9 @@ from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.results import Environment, Hardware
 
 STACK = (
-    "torch", "diffusers", "transformers", "para-attn", "torchao", "cache-dit", "flash-attn", "xformers", "triton",
-    "accelerate", "peft", "safetensors", "torchvision", "nvidia-modelopt", "numpy",
+    "torch", "diffusers", "transformers", "para-attn", "torchao", "cache-dit", "flash-attn", "flash-attn-3",
+    "flash-attn-4", "sageattention", "xformers", "torch-tensorrt", "triton", "nvidia-cutlass-dsl", "accelerate", "peft",
+    "safetensors", "torchvision", "nvidia-modelopt", "numpy",
 )  # fmt: skip
 """The packages that FLUX latency and quality rest on, the likeliest suspect first."""
 

@@ -28,6 +28,9 @@ _ATTENTION = (
 )
 """Operators that compute attention, and the kernel that they stand for; torch's own and the packages'."""
 
+_FUSED_AROUND = re.compile(r"triton_(?!tem)")
+"""Kernels that inductor fuses from what comes before and after an operator, and names after it."""
+
 _PRODUCTS = frozenset(
     f"aten::{name}"
     for name in ("mm", "addmm", "bmm", "baddbmm", "_scaled_mm", "_int_mm", "_weight_int8pack_mm", "_addmm_activation")
@@ -63,7 +66,7 @@ class Observation:
         for event in events:
             name = event.name()
             compiled += name.startswith("Torch-Compiled Region")
-            if name.startswith(("Torch-Compiled", "##")):
+            if name.startswith(("Torch-Compiled", "##")) or _FUSED_AROUND.match(name):
                 continue
             kind = next((kind for pattern, kind in _ATTENTION if pattern.search(name)), None)
             if kind is not None:

@@ -24,6 +24,19 @@ class Block(torch.nn.Module):
         return x + scaled_dot_product_attention(q, q, q).reshape(x.shape)
 
 
+class Named:
+    """An event of which nothing but the name is known."""
+
+    def __init__(self, name):
+        self._name = name
+
+    def name(self):
+        return self._name
+
+    def dtypes(self):
+        return []
+
+
 class Transformer(torch.nn.Module):
     def __init__(self, dtype=torch.float32):
         super().__init__()
@@ -89,6 +102,21 @@ def test_compiled_blocks_are_seen_and_not_compiled_again():
     assert facts["ran_matmul_dtypes"] == ["float32"]
     assert counters["stats"]["unique_graphs"] == graphs
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(
+    ("ran", "seen"),
+    [
+        (["flash_attn_3::_flash_attn_forward", "triton_poi_fused__flash_attn_forward_cat_view_2"], ["flash_attn_3"]),
+        (["flash_attn::_flash_attn_forward"], ["flash_attn"]),
+        (["sageattention_sm90::qk_int8_sv_f8_accum_f32_fuse_v_scale_attn_inst_buf"], ["sage"]),
+        (["triton_tem_fused_flex_attention_0"], ["flex"]),
+    ],
+)
+def test_what_is_fused_around_attention_is_no_attention(ran, seen):
+    observation = Observation()
+    observation.note([Named(name) for name in ran])
+    assert observation.facts["ran_attention"] == seen
 
 
 def test_a_step_that_raises_leaves_no_profiler_behind():

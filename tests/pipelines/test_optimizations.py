@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 import sys
 import types
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from tinyflux import STEPS
 
+from pytest_fluxperf.baseline.environment import STACK
 from pytest_fluxperf.errors import FluxPerfError, Unavailable
 from pytest_fluxperf.pipelines.optimizations import attention, base, compilation, whole
 from pytest_fluxperf.pipelines.optimizations.base import Applied, Host, Optimization, Stage
@@ -92,6 +94,15 @@ class TestAvailability:
         assert "para-attn" in unavailable(parse("fp32+fbcache:0.3,engine=para-attn"), "cpu")
         assert "torchao" in unavailable(parse("fp32+int8wo"), "cpu")
         assert unavailable(parse("fp32+fbcache:0.3,engine=cache-dit"), "cpu") is None
+
+    def test_every_package_that_a_token_needs_is_part_of_the_stack_that_the_gate_compares(self, monkeypatch):
+        import importlib.util
+
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        reasons = [reason or "" for _, reason in survey("cpu")]
+        needed = {name for reason in reasons for name in re.findall(r"needs the package ([a-z0-9-]+)", reason)}
+        assert needed >= {"flash-attn", "flash-attn-3", "flash-attn-4", "sageattention", "torch-tensorrt", "torchao"}
+        assert needed <= set(STACK)
 
     @pytest.fixture
     def packages(self, monkeypatch, tmp_path):
