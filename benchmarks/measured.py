@@ -68,6 +68,7 @@ def on_an_h100() -> Iterator[tuple[str, str]]:
     yield "kernels on an H100", kernel_breakdown.show(read("kernels", "h100"), longest=12)
     yield "options on an H100", fenced(inductor_options.show(read("options", "h100")))
     yield "every on an H100", fenced(every_recipe.show(read("every", "h100")["rows"]))
+    yield "lora on an H100", fenced(every_recipe.show(read("lora", "h100")["rows"]))
 
 
 def between_sessions(files: list[Path]) -> str:

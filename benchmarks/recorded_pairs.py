@@ -1,9 +1,10 @@
-"""Recorded sessions judged against each other: what would have failed, and how far cards of one kind differ.
+"""Recorded sessions judged against others: what would have failed, and how far cards of one kind differ.
 
     python benchmarks/recorded_pairs.py docs/measurements/h100-results*.json docs/measurements/h100-extra*.json
 
-Every session is judged against every other, as if that were the baseline. Nothing changed between them but the machine,
-and what ``fastest`` stands for, so almost all of what fails is a false alarm of a baseline of one session. What a slow
+Every session is judged against every other of the same packages, as if that were the baseline. Nothing changed between
+them but the machine, and what ``fastest`` stands for, so almost all of what fails is a false alarm of a baseline of one
+session. Then every session is judged against all the others together, a baseline of two sessions or more. What a slow
 host explains is measured once more in a real run.
 """
 
@@ -12,31 +13,84 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pytest_fluxperf.baseline.update import busy_share
+import msgspec
+
+from pytest_fluxperf.baseline.environment import STACK
+from pytest_fluxperf.baseline.update import busy_share, plan_update
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.attribution import slow_host
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.pooled import compare_documents
+from pytest_fluxperf.gate.verdict import judge
 from pytest_fluxperf.report.document import load_document
-from pytest_fluxperf.results import Result, RunDocument
+from pytest_fluxperf.results import Baseline, Result, RunDocument
 
 BUSY = 0.98
 """Share of the time from which a device counts as busy: then the card alone makes the difference."""
 
 
 def judged(documents: Iterable[RunDocument]) -> list[Result]:
-    """The tests of all ordered pairs of sessions that have a test in common."""
+    """The tests of all ordered pairs of sessions that have the same packages and a test in common."""
     found: list[Result] = []
     for old, new in itertools.permutations(documents, 2):
+        if not _same_packages(old, new):
+            continue
         try:
             both = compare_documents(old, new, Policy.of("absolute", max_slowdown=None), own_tolerances=True)
         except FluxPerfError:  # nothing in common
             continue
         found += [result for result in both.results if result.judgement.gated]
     return found
+
+
+def judged_by_all(documents: list[RunDocument]) -> list[Result]:
+    """The tests that a session shares with at least two others, judged against these, appended to each other."""
+    found: list[Result] = []
+    for new in documents:
+        stored = _appended(document for document in documents if document is not new and _same_packages(document, new))
+        tests = [result for result in new.results if result.test in stored and len(stored[result.test].runs) > 1]
+        for result in tests:
+            baseline = stored[result.test]
+            judgement = judge(
+                result.measurement,
+                result.quality,
+                baseline,
+                Policy.of("absolute", max_slowdown=result.max_slowdown, m=len(tests)),
+                hardware=new.hardware,
+                environment=new.environment,
+                workload=result.workload,
+                recipe=result.recipe,
+                reference=result.reference,
+            )
+            found.append(msgspec.structs.replace(result, judgement=judgement, baseline=baseline))
+    return [result for result in found if result.judgement.gated]
+
+
+def _appended(documents: Iterable[RunDocument]) -> dict[str, Baseline]:
+    """What ``fluxperf append`` would have stored of these sessions, by test."""
+    policy = Policy.of("absolute")
+    stored: dict[str, Baseline] = {}
+    for document in documents:
+        for result in document.results:
+            change = plan_update(
+                result,
+                stored.get(result.test),
+                "append",
+                hardware=document.hardware,
+                environment=document.environment,
+                tau0=policy.tau0,
+                nu0=policy.nu0,
+            )
+            if change.baseline is not None:
+                stored[result.test] = change.baseline
+    return stored
+
+
+def _same_packages(one: RunDocument, other: RunDocument) -> bool:
+    return all(one.environment.packages.get(name) == other.environment.packages.get(name) for name in STACK)
 
 
 def differences(documents: Iterable[RunDocument]) -> dict[str, list[float]]:
@@ -62,22 +116,27 @@ def _busy(document: RunDocument) -> dict[str, tuple[str | None, float]]:
 
 
 def show(documents: list[RunDocument]) -> str:
-    results = judged(documents)
-    failed = [result for result in results if result.judgement.verdict in ("regressed", "broken")]
-    again = [result for result in failed if result.baseline and slow_host(result.measurement, result.baseline)]
+    gpu = documents[0].gpu
     lines = [
-        f"{documents[0].gpu}: {len(results)} tests judged against one other session, {len(failed)} fail, "
-        f"{len(again)} of them would be measured once more"
+        *_outcome(f"{gpu}: {{}} tests judged against one other session", judged(documents)),
+        *_outcome(f"{gpu}: {{}} tests judged against all other sessions", judged_by_all(documents)),
     ]
-    for result in sorted(failed, key=lambda result: str(result.recipe)):
-        lines.append(f"{result.recipe:<50} {result.judgement.message}")
     for whose, values in differences(documents).items():
         if values:
             lines.append(
-                f"{documents[0].gpu}, device busy, {whose}: {len(values)} medians differ by "
+                f"{gpu}, device busy, {whose}: {len(values)} medians differ by "
                 f"{statistics.median(values):.2%} in the middle, {max(values):.2%} at most"
             )
     return "\n".join(lines)
+
+
+def _outcome(title: str, results: list[Result]) -> Iterator[str]:
+    """How many of the results fail, and each of them."""
+    failed = [result for result in results if result.judgement.verdict in ("regressed", "broken")]
+    again = [result for result in failed if result.baseline and slow_host(result.measurement, result.baseline)]
+    yield f"{title.format(len(results))}, {len(failed)} fail, {len(again)} of them would be measured once more"
+    for result in sorted(failed, key=lambda result: str(result.recipe)):
+        yield f"{result.recipe:<50} {result.judgement.message}"
 
 
 if __name__ == "__main__":

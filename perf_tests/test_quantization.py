@@ -11,11 +11,11 @@ WEIGHTS = [
     pytest.param("bf16+fp8wo", marks=GPU),
     pytest.param("bf16+int4wo", marks=(GPU, EXTRA)),
 ]
-# Uncompiled, its device waits for the host a third of the time: one session is not like another (docs/measured.md).
+# Uncompiled, the device waits for the host a third of the time: one session is not like another (docs/measured.md).
 NOISY = pytest.mark.fluxperf(max_slowdown=0.25)
 DYNAMIC = [  # quick only where compiled: see test_combinations.py
     pytest.param("bf16+fp8", marks=NOISY),
-    *(pytest.param(recipe, marks=EXTRA) for recipe in ("bf16+fp8:tensor", "bf16+int8")),
+    *(pytest.param(recipe, marks=(NOISY, EXTRA)) for recipe in ("bf16+fp8:tensor", "bf16+int8")),
 ]
 
 

@@ -1,7 +1,8 @@
 """The table of recipes, as Markdown: what was measured in one or more sessions, published figures beside it.
 
 Sessions of the same GPU and workload are put together: a figure is the median over all their generations, with the
-number of generations and of sessions beside it. A whole recipe (``fastest``) counts as what it stood for when it was
+number of generations and of sessions beside it. Speed-ups alone are taken session by session, since cards of one kind
+differ. A whole recipe (``fastest``) counts as what it stood for when it was
 measured, which may differ between sessions.
 """
 
@@ -28,8 +29,11 @@ class _Row:
     """One recipe's results in all sessions."""
 
     recipe: str
-    results: list[Result] = field(default_factory=list)
-    sessions: set[str] = field(default_factory=set)
+    sessions: dict[str, list[Result]] = field(default_factory=dict)
+
+    @property
+    def results(self) -> list[Result]:
+        return [result for results in self.sessions.values() for result in results]
 
     @property
     def title(self) -> str:
@@ -39,11 +43,28 @@ class _Row:
 
     @property
     def made(self) -> list[Generation]:
-        return [generation for result in self.results for generation in result.measurement.generations]
+        return _made(self.results)
 
     @property
     def p50_s(self) -> float:
-        return statistics.median(generation.latency_s for generation in self.made)
+        return _p50_s(self.results)
+
+    def speedup(self, base: _Row) -> float:
+        """Median over the sessions that measured both; of all sessions together where none did."""
+        both = [
+            _p50_s(base.sessions[session]) / _p50_s(results)
+            for session, results in self.sessions.items()
+            if session in base.sessions
+        ]
+        return statistics.median(both) if both else base.p50_s / self.p50_s
+
+
+def _made(results: Iterable[Result]) -> list[Generation]:
+    return [generation for result in results for generation in result.measurement.generations]
+
+
+def _p50_s(results: Iterable[Result]) -> float:
+    return statistics.median(generation.latency_s for generation in _made(results))
 
 
 @dataclass
@@ -73,8 +94,7 @@ def recipe_tables(documents: Iterable[RunDocument], published: Sequence[Publishe
             if time := spent(document):
                 table.sessions[document.session] = str(time)
             row = table.rows.setdefault(result.ran, _Row(result.ran))
-            row.results.append(result)
-            row.sessions.add(document.session)
+            row.sessions.setdefault(document.session, []).append(result)
     if not tables:
         raise FluxPerfError("no measured recipe is among these results")
     return "\n\n".join("\n".join(_rendered(table, published)) for table in tables.values()) + "\n"
@@ -93,7 +113,7 @@ def _rendered(table: _Table, published: Sequence[Published]) -> Iterable[str]:
     references = {result.reference for row in table.rows.values() for result in row.results}
     for row in sorted(table.rows.values(), key=lambda row: -row.p50_s):
         base = rows.get(row.results[-1].reference)
-        speedup = f"{base.p50_s / row.p50_s:.2f}×" if base else "–"
+        speedup = f"{row.speedup(base):.2f}×" if base else "–"
         yield (
             "| "
             + " | ".join(
@@ -113,10 +133,10 @@ def _rendered(table: _Table, published: Sequence[Published]) -> Iterable[str]:
     yield ""
     named = ", ".join(f"`{name}`" for name in sorted(references & set(rows)))
     yield (
-        f"Speed-up{'s are over ' + named if named else ': no reference was measured'}. Ready after: loading or "
-        "switching, and the first picture, in the slowest session. Published: seconds and speed-up over the source's "
-        "own base, on the GPU named and in the dtype named where it is another; what to know of those with * is noted "
-        "beside them in baselines/published."
+        f"Speed-up{f's are over {named} of the same session (median)' if named else ': no reference was measured'}. "
+        "Ready after: loading or switching, and the first picture, in the slowest session. Published: seconds and "
+        "speed-up over the source's own base, on the GPU named and in the dtype named where it is another; what to "
+        "know of those with * is noted beside them in baselines/published."
     )
     if table.sessions:
         yield f"\nWall time of the sessions: {'; '.join(table.sessions.values())}."

@@ -206,6 +206,29 @@ def test_the_table_puts_sessions_together_with_published_figures(measured):
     assert scheduled[7].strip(" |") == ""  # a schedule is not what was published
     assert next(iter(rows)) == "bf16"
     assert "The weights are random." in text
+    assert "Speed-ups are over `bf16` of the same session (median)." in text
+
+
+def test_speedups_are_those_of_a_session(measured):
+    """The second session is on a slower card, and neither measured everything."""
+    cached = "bf16+fbcache:0.3,computed=8"
+
+    def at(wobble, *recipes):
+        return {recipe: [generation(measured[recipe][0].decisions, wobble)] for recipe in recipes}
+
+    def speedups(*sessions):
+        text = table.recipe_tables(session(each, name=f"session {i}") for i, each in enumerate(sessions))
+        return {line.split(" | ")[0].strip("| `"): line.split(" | ")[2] for line in text.splitlines() if "× |" in line}
+
+    def over_bf16(recipe, wobble, base=1.0):
+        return f"{at(base, 'bf16')['bf16'][0].latency_s / at(wobble, recipe)[recipe][0].latency_s:.2f}×"
+
+    assert speedups(at(1.0, "bf16", cached), at(1.5, "bf16", "bf16+pab")) == {
+        "bf16": "1.00×",
+        cached: over_bf16(cached, 1.0),
+        "bf16+pab": over_bf16("bf16+pab", 1.5, 1.5),
+    }
+    assert speedups(at(1.0, "bf16"), at(1.5, "bf16+pab"))["bf16+pab"] == over_bf16("bf16+pab", 1.5)
 
 
 def test_a_whole_recipe_is_in_the_row_of_what_it_stood_for(measured):

@@ -1,0 +1,79 @@
+"""Recorded sessions against each other: only those of the same packages, and against all the others appended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pytest_fluxperf.report.document import load_document
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def recorded_pairs(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import recorded_pairs
+
+    return recorded_pairs
+
+
+@pytest.fixture(scope="module")
+def sessions():
+    """Three sessions of one recipe, as they were recorded."""
+    paths = sorted((ROOT / "docs" / "measurements").glob("h200-results*.json"))
+    return [only(load_document(path), "bf16") for path in paths]
+
+
+def only(document, recipe):
+    return msgspec.structs.replace(
+        document, results=tuple(result for result in document.results if result.recipe == recipe)
+    )
+
+
+def slowed(document, factor):
+    """The session with other latencies, also in what it would have stored."""
+
+    def longer(made):
+        return tuple(msgspec.structs.replace(g, latency_s=g.latency_s * factor) for g in made)
+
+    results = []
+    for result in document.results:
+        measurement = msgspec.structs.replace(result.measurement, generations=longer(result.measurement.generations))
+        run = msgspec.structs.replace(result.run, samples=longer(result.run.samples))
+        results.append(msgspec.structs.replace(result, measurement=measurement, run=run))
+    return msgspec.structs.replace(document, results=tuple(results))
+
+
+def upgraded(document):
+    packages = {**document.environment.packages, "torch": "3.0.0"}
+    environment = msgspec.structs.replace(document.environment, packages=packages)
+    return msgspec.structs.replace(document, environment=environment)
+
+
+def verdicts(results):
+    return sorted(result.judgement.verdict for result in results)
+
+
+def test_every_session_is_judged_against_every_other_and_against_all(recorded_pairs, sessions):
+    pairs, left_out = recorded_pairs.judged(sessions), recorded_pairs.judged_by_all(sessions)
+    assert [len(result.baseline.runs) for result in pairs] == [1] * 6
+    assert [len(result.baseline.runs) for result in left_out] == [2] * 3
+    assert "regressed" not in verdicts(pairs + left_out)
+
+
+def test_a_slow_session_fails_against_the_others(recorded_pairs, sessions):
+    slow = [*sessions[:2], slowed(sessions[2], 1.3)]
+    assert verdicts(recorded_pairs.judged(slow)).count("regressed") == 2
+    assert verdicts(recorded_pairs.judged_by_all(slow)).count("regressed") == 1
+    text = recorded_pairs.show(slow)
+    assert "h200: 6 tests judged against one other session, 2 fail, 0 of them would be measured once more" in text
+    assert "h200: 3 tests judged against all other sessions, 1 fail, 0 of them would be measured once more" in text
+
+
+def test_sessions_of_other_packages_are_not_judged(recorded_pairs, sessions):
+    changed = [*sessions[:2], upgraded(slowed(sessions[2], 1.3))]
+    assert len(recorded_pairs.judged(changed)) == 2
+    assert recorded_pairs.judged_by_all(changed) == []
