@@ -28,9 +28,16 @@ class TestAvailability:
             ("bf16+cudnn", "cudnn needs a CUDA GPU of compute capability 8.0 or higher; the device is cpu"),
             ("bf16+efficient", "efficient needs a CUDA GPU"),
             ("bf16+fa2:package", "fa2:package needs the package flash-attn>=2.6.3, which is not installed"),
-            ("bf16+fa3", "fa3 needs the package flash-attn-3, which is not installed; it needs a CUDA GPU"),
+            (
+                "bf16+fa3",
+                "fa3 needs the package flash-attn-3, which is not installed (PyPI has no such version: "
+                "build it from its sources); it needs a CUDA GPU",
+            ),
             ("bf16+fa4", "fa4 needs the package flash-attn-4"),
-            ("bf16+sage", "sage needs the package sageattention>=2.1.1"),
+            (
+                "bf16+sage",
+                "sage needs the package sageattention>=2.1.1, which is not installed (PyPI has no such version",
+            ),
             ("bf16+xformers", "xformers needs the package xformers>=0.0.29"),
             ("bf16+fp8", "fp8 needs a CUDA GPU of compute capability 8.9 or higher; the device is cpu"),
             ("bf16+fp8:tensor", "fp8:tensor needs a CUDA GPU"),

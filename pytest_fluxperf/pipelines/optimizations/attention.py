@@ -221,10 +221,14 @@ def _cuda(capability: tuple[int, int]) -> Needs:
     return lambda device: needs_cuda(device, capability)
 
 
-def _packaged(backend: str, module: str, install: str, capability: tuple[int, int] = (8, 0)) -> Kernel:
+def _packaged(
+    backend: str, module: str, install: str, capability: tuple[int, int] = (8, 0), *, on_pypi: bool = True
+) -> Kernel:
     def needs(device: str) -> str | None:
-        reasons = [reason for reason in (needs_package(module, install), needs_cuda(device, capability)) if reason]
-        return "; it ".join(reasons) or None
+        lacking = needs_package(module, install)
+        if lacking and not on_pypi:
+            lacking += " (PyPI has no such version: build it from its sources)"
+        return "; it ".join(reason for reason in (lacking, needs_cuda(device, capability)) if reason) or None
 
     return Kernel(backend, needs, package=install.partition(">=")[0])
 
@@ -244,12 +248,16 @@ _register("cudnn", "cuDNN's attention", Kernel("_native_cudnn", _cuda((8, 0))))
 _register("efficient", "memory-efficient attention", Kernel("_native_efficient", _cuda((5, 0)), half_only=False))
 _register("math", "attention as plain matrix products, the slow reference", Kernel("_native_math", half_only=False))
 _register("flex", "FlexAttention", Kernel("flex", half_only=False))
-_register("fa3", "FlashAttention 3", _packaged("_flash_3", "flash_attn_interface", "flash-attn-3", (9, 0)))
+_register(
+    "fa3",
+    "FlashAttention 3",
+    _packaged("_flash_3", "flash_attn_interface", "flash-attn-3", (9, 0), on_pypi=False),
+)
 _register("fa4", "FlashAttention 4", _packaged(FLASH_ATTENTION_4, "flash_attn.cute", "flash-attn-4", (9, 0)))
 _register(
     "sage",
     "SageAttention: query and key quantized to INT8",
-    _packaged("sage", "sageattention", "sageattention>=2.1.1"),
+    _packaged("sage", "sageattention", "sageattention>=2.1.1", on_pypi=False),
     lossless=False,
 )
 _register("xformers", "xFormers' attention", _packaged("xformers", "xformers", "xformers>=0.0.29"))
