@@ -76,7 +76,8 @@ def compare_documents(
             stored=False,
         )
         judged.append(msgspec.structs.replace(result, judgement=judgement, baseline=baseline, drift=None))
-    warnings = [f"{test} is in the first session only" for test in sorted(set(stored) - {r.test for r in judged})]
+    left_out = sorted(set(stored) - {result.test for result in judged})
+    warnings = [f"in the first session only: {', '.join(left_out)}"] if left_out else []
     if tail := tail_warning(judged):
         warnings.append(tail)
     return msgspec.structs.replace(
