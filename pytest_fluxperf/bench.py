@@ -409,6 +409,7 @@ class Bench:
                 warmup=self._warmup if warmup is None else warmup,
                 passes=passes,
                 beside_mib=self.prepared.spare_memory_mib() if self.prepared else 0.0,
+                compiles=self.prepared is None or self.prepared.compiles,
                 hooks=hooks,
             ).run()
             after = telemetry.read(self.session.gpu.uuid, companions)

@@ -18,7 +18,8 @@ from pytest_fluxperf.results import Generation, Measurement, Picture, Prompt, Wo
 MIN_WARMUP = 2
 MAX_WARMUP = 8
 OBSERVED = 1
-"""Warm-up generation (from 0) in which it is looked at what runs: the first compiles, a third may not come."""
+"""Warm-up generation (from 0) in which it is looked at what runs: the first may compile, a third may not come. Where
+there is one alone and nothing to compile, it is that one."""
 
 SETTLED = 0.25
 """Warm-up has settled when the last generation took no more than this fraction longer than the fastest."""
@@ -123,6 +124,8 @@ class Runner:
     """How often the prompts are gone through."""
     beside_mib: float = 0.0
     """Device memory that the session holds beside what is measured."""
+    compiles: bool = True
+    """Whether the first generation may compile."""
     hooks: Hooks = field(default_factory=Hooks)
 
     def run(self) -> Measurement:
@@ -163,11 +166,12 @@ class Runner:
         if self.hooks.reference and self.warmup:
             self.hooks.reference(prompts[0])
         settled = self.warmup == 0
+        observed = OBSERVED if self.compiles else min(OBSERVED, self.warmup - 1)
         while not settled or len(seconds) < self.warmup:
             if len(seconds) >= max(self.warmup, MAX_WARMUP):
                 break
             before = self._compiled()
-            with self.hooks.observing() if len(seconds) == OBSERVED else nullcontext():
+            with self.hooks.observing() if len(seconds) == observed else nullcontext():
                 seconds.append(self._generate(prompts[len(seconds) % len(prompts)], None, tracer).latency_s)
             self.hooks.progress("warm-up", len(seconds), self.warmup, None)
             after = self._compiled()

@@ -116,6 +116,11 @@ class Prepared:
         """``fp32``, ``bf16`` or ``fp16``."""
         return self._expanded.dtype
 
+    @property
+    def compiles(self) -> bool:
+        """Whether a first generation compiles."""
+        return self._expanded.token("compile") is not None
+
     def begin(self) -> None:
         """Start a generation: forget what caches kept of the previous one, even if it broke off."""
         self._require_valid()

@@ -209,6 +209,22 @@ def test_warm_up_is_bounded_and_what_compiles_afterwards_is_counted():
     assert measurement.graph_breaks == MAX_WARMUP + 4
 
 
+@pytest.mark.parametrize(
+    ("warmup", "compiles", "watched"),
+    [(3, True, [1]), (2, False, [1]), (1, False, [0]), (1, True, []), (0, False, [])],
+)
+def test_what_runs_is_looked_at_once_and_never_while_it_compiles(warmup, compiles, watched):
+    made, seen = [], []
+
+    class Watching(Hooks):
+        def observing(self):
+            seen.append(len(made))
+            return super().observing()
+
+    runner(lambda: made.append(None), hooks=Watching(), warmup=warmup, compiles=compiles).run()
+    assert seen == watched
+
+
 def test_no_warm_up_when_asked_for_none():
     assert runner(lambda: None, warmup=0).run().warmup_s == ()
 

@@ -47,6 +47,12 @@ def test_planted_causes_are_named(planted):
     assert "kernels" not in hooks["measurement"]
 
 
+def test_the_only_warm_up_is_watched_where_nothing_compiles(project):
+    project.run("--fluxperf-update", "--fluxperf-warmup=1")
+    facts = [result["measurement"]["facts"] for result in project.results()["results"]]
+    assert [fact["ran_attention"] for fact in facts] == [["flash"], ["flash"]]
+
+
 def test_a_run_without_the_option_profiles_nothing(project):
     project.run("--fluxperf-update", "-k", "fbcache")
     (result,) = project.results()["results"]
