@@ -511,19 +511,107 @@ class TestLora:
         assert recipe.switch("lora").value == str(path)
         assert parse(str(recipe)) == recipe
 
-    def test_a_file_that_does_not_match_leaves_nothing_behind(self, prepare, generate, untouched, weights, tmp_path):
+    @pytest.fixture
+    def state(self, prepare):
+        """Everything that an adapter could leave behind: weights, biases, settings and attributes, by name."""
+        import torch
+
+        def read():
+            pipe = prepare("fp32").pipe
+            found = {"pipe": sorted(vars(pipe))}
+            for name in ("transformer", "text_encoder"):
+                model = getattr(pipe, name)
+                found |= {f"{name}.{key}": value.clone() for key, value in model.state_dict().items()}
+                found[name] = (repr(model), str(model.config), sorted(vars(model)))
+            return found
+
+        def same(one, other):
+            return torch.equal(one, other) if torch.is_tensor(one) else one == other
+
+        def unchanged(before):
+            now = read()
+            assert now.keys() == before.keys()
+            assert [key for key, value in now.items() if not same(value, before[key])] == []
+
+        return read, unchanged
+
+    Q = "transformer.transformer_blocks.0.attn.to_q"
+    ENCODER = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
+
+    def test_biases_and_the_text_encoder_are_fused_and_come_back(self, prepare, generate, untouched, state, tmp_path):
+        import torch
+        from safetensors.torch import save_file
+
+        read, unchanged = state
+        before = read()
+        width = before["text_encoder.encoder.layers.0.self_attn.q_proj.weight"].shape[0]
+        tensors = {f"{self.Q}.lora_A.weight": torch.ones(4, 32), f"{self.Q}.lora_B.weight": torch.ones(32, 4)}
+        tensors[f"{self.Q}.lora_B.bias"] = torch.full((32,), 3.0)
+        tensors |= {f"{self.ENCODER}.lora_A.weight": torch.ones(2, width) / 8}
+        tensors |= {f"{self.ENCODER}.lora_B.weight": torch.ones(width, 2)}
+        save_file(tensors, tmp_path / "both.safetensors")
+        prepared = prepare(f"fp32+lora:{tmp_path / 'both.safetensors'},scale=0.5")
+        layer = prepared.pipe.transformer.transformer_blocks[0].attn.to_q
+        torch.testing.assert_close(layer.weight, before[f"{self.Q}.weight"] + 0.5 * 4)
+        torch.testing.assert_close(layer.bias, before[f"{self.Q}.bias"] + 0.5 * 3)
+        encoder = prepared.pipe.text_encoder.encoder.layers[0].self_attn.q_proj
+        was = before["text_encoder.encoder.layers.0.self_attn.q_proj.weight"]
+        torch.testing.assert_close(encoder.weight, was + 0.5 * 2 / 8)
+        assert prepared.facts()["lora_layers"] == 2
+        assert prepared.problems() == ()
+        assert not np.array_equal(generate(prepared), untouched())
+        prepared.release()
+        unchanged(before)
+
+    def test_a_file_that_does_not_match_leaves_nothing_behind(self, prepare, state, weights, tmp_path):
+        import torch
+        from safetensors.torch import load_file, save_file
+
+        good = load_file(weights(transformer_blocks__0__attn__to_q=(32, 32)))
+
+        def altered(name, **tensors):
+            path = tmp_path / f"{name}.safetensors"
+            save_file(good | {key.replace("__", "."): value for key, value in tensors.items()}, path)
+            return path
+
         (tmp_path / "garbage.safetensors").write_bytes(b"not a safetensors file")
+        torch.save(good, tmp_path / "pickle.safetensors")
+        embedder = "transformer__x_embedder__lora_"
         cases = {
-            weights("unknown.safetensors", nothing=(32, 32)): "does not match this transformer",
-            weights("shape.safetensors", transformer_blocks__0__attn__to_q=(16, 16)): "size mismatch",
-            tmp_path / "garbage.safetensors": "does not match this transformer",
+            weights("unknown.safetensors", nothing=(32, 32)): "transformer.nothing.lora_A.weight, and there is no such",
+            weights(
+                "narrow.safetensors", transformer_blocks__0__attn__to_q=(32, 31)
+            ): "is 4×31, and the layer needs 4×32",
+            weights(
+                "wide.safetensors", transformer_blocks__0__attn__to_q=(32, 33)
+            ): "is 4×33, and the layer needs 4×32",
+            weights(
+                "short.safetensors", transformer_blocks__0__attn__to_q=(31, 32)
+            ): "is 31×4, and the layer needs 32×4",
+            weights("block.safetensors", transformer_blocks__99__attn__to_q=(32, 32)): "there is no such linear layer",
+            altered(
+                "norm", transformer__transformer_blocks__0__attn__norm_q__weight=torch.ones(16)
+            ): "is no LoRA weight",
+            altered(
+                "control",
+                **{f"{embedder}A__weight": torch.ones(4, 128), f"{embedder}B__weight": torch.ones(32, 4)},
+            ): "x_embedder.lora_A.weight is 4×128",
+            altered("half", transformer__x_embedder__lora_A__weight=torch.ones(4, 4)): "without lora_B.weight",
+            altered("dora", transformer__x_embedder__dora_scale=torch.ones(4)): "DoRA",
+            altered(
+                "t5", text_encoder_2__shared__lora_A__weight=torch.ones(4, 4)
+            ): "text_encoder_2.shared.lora_A.weight",
+            tmp_path / "pickle.safetensors": "header too large",
+            tmp_path / "garbage.safetensors": "does not match this pipeline",
             tmp_path / "absent.safetensors": "there is no file",
         }
+        read, unchanged = state
+        before = read()
         for path, reason in cases.items():
-            with pytest.raises(FluxPerfError, match=reason) as error:
+            with pytest.raises(FluxPerfError, match=re.escape(reason)) as error:
                 prepare(f"fp32+lora:{path}")
             assert len(str(error.value).splitlines()) == 1
-        np.testing.assert_array_equal(generate(prepare("fp32")), untouched())
+            unchanged(before)
 
 
 class TestWhole:

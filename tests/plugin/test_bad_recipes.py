@@ -36,9 +36,9 @@ def adapters(tmp_path):
     garbage.write_bytes(b"no safetensors")
     return {
         tmp_path / "missing.safetensors": "there is no file",
-        save(tmp_path / "shape.safetensors", "transformer_blocks.0.attn.to_q", 16): "does not match this transformer",
-        save(tmp_path / "other.safetensors", "down_blocks.0.attn.to_q", 32): "does not match this transformer",
-        garbage: "does not match this transformer",
+        save(tmp_path / "shape.safetensors", "transformer_blocks.0.attn.to_q", 16): "does not match this pipeline",
+        save(tmp_path / "other.safetensors", "down_blocks.0.attn.to_q", 32): "does not match this pipeline",
+        garbage: "does not match this pipeline",
     }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Isolated:
-    """Undo for a library that patches the pipeline's class, its instance and its transformer.
+    """Undo for a library that patches the pipeline's class, its instance, its transformer, and ``others``.
 
     The pipeline gets a class of its own, so that a patched ``__call__`` reaches no other pipeline and vanishes with
     that class. :meth:`restore` puts back every attribute, and the order of the transformer's children: para-attn
@@ -14,11 +14,12 @@ class Isolated:
     model's first block by that order.
     """
 
-    def __init__(self, pipe: Any) -> None:
+    def __init__(self, pipe: Any, *others: Any) -> None:
         self._pipe = pipe
         self._class = type(pipe)
         self._objects = [
-            (thing, dict(vars(thing)), dict(vars(thing).get("_modules", {}))) for thing in (pipe, pipe.transformer)
+            (thing, dict(vars(thing)), dict(vars(thing).get("_modules", {})))
+            for thing in dict.fromkeys((pipe, pipe.transformer, *others))
         ]
 
     def isolate(self) -> None:

@@ -1,5 +1,5 @@
 # ruff: noqa: D102 (overriding methods inherit their documentation)
-"""``lora:PATH[,scale=S]``: LoRA weights fused into the transformer, as served.
+"""``lora:PATH[,scale=S]``: LoRA weights fused into the transformer and the text encoder, as served.
 
 Fusing writes into the weights, and unfusing subtracts with rounding; so the originals of all weights that the
 adapter touches are kept aside and put back by reference.
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.pipelines.optimizations import lorafile
 from pytest_fluxperf.pipelines.optimizations.base import (
     Applied,
     Host,
@@ -22,77 +23,95 @@ from pytest_fluxperf.pipelines.optimizations.base import (
 )
 from pytest_fluxperf.pipelines.optimizations.foreign import Isolated
 from pytest_fluxperf.pipelines.quiet import quiet
+from pytest_fluxperf.pipelines.shortage import shortage
 from pytest_fluxperf.recipe import Field, Recipe, Token, TokenSpec, nonempty, number
 
 _ADAPTER = "fluxperf"
 
 
 class FusedLora(Applied):
-    """A LoRA file fused into a transformer."""
+    """A LoRA file fused into a pipeline."""
 
     def __init__(self, host: Host, token: Token) -> None:
         self._pipe = host.pipe
-        self._transformer = host.transformer
         self._token = token
         self._path = Path(str(token.value)).expanduser()
         self._scale = float(token.option("scale") or 1.0)
-        self._originals: list[tuple[Any, Any]] = []
-        self._isolated = Isolated(host.pipe)
-        self._children = [(module, dict(module._modules)) for module in host.transformer.modules()]
+        self._originals: list[tuple[Any, str, Any]] = []
+        """Layer, name of its parameter, the parameter."""
+        models = [model for name in lorafile.MODELS if (model := getattr(host.pipe, name, None)) is not None]
+        self._isolated = Isolated(host.pipe, *models)
+        self._children = [(module, dict(module._modules)) for model in models for module in model.modules()]
         if not self._path.is_file():
             raise FluxPerfError(f"{token}: there is no file {str(self._path)!r}")
 
     def apply(self) -> None:
-        import torch
-
         try:
             with quiet(logging.CRITICAL):  # errors are raised as well
-                self._pipe.load_lora_weights(
-                    str(self._path.parent), weight_name=self._path.name, adapter_name=_ADAPTER, local_files_only=True
-                )
-                for layer in self._adapted_layers():
-                    self._originals.append((layer, layer.weight))
-                    layer.weight = torch.nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
-                if not self._originals:
-                    raise FluxPerfError(f"{self._token}: no weight in the file belongs to this transformer")
-                self._pipe.fuse_lora(components=["transformer"], lora_scale=self._scale, adapter_names=[_ADAPTER])
-                # The adapter's own matrices would run beside the fused weights and be quantized with them.
-                self._pipe.unload_lora_weights()
-        except FluxPerfError:
-            raise
+                adapter = lorafile.read(self._pipe, self._path)
+                self._keep(adapter)
+                self._fuse(adapter)
         except Exception as error:
-            reason = " ".join(str(error).split())
-            raise FluxPerfError(f"{self._token}: it does not match this transformer ({reason})") from error
+            if shortage(error) is not None:
+                raise
+            reason = " ".join(str(error).split())[:300]
+            raise FluxPerfError(f"{self._token}: it does not match this pipeline ({reason})") from error
 
-    def _adapted_layers(self) -> list[Any]:
-        """The linear layers that peft wrapped."""
-        return [module.base_layer for module in self._transformer.modules() if hasattr(module, "base_layer")]
+    def _keep(self, adapter: lorafile.Adapter) -> None:
+        """Let the adapter write into copies."""
+        import torch
+
+        for layers in adapter.layers.values():
+            for layer in layers.values():
+                for name in ("weight", "bias") if adapter.biased else ("weight",):
+                    if (original := getattr(layer, name)) is not None:
+                        self._originals.append((layer, name, original))
+                        setattr(layer, name, torch.nn.Parameter(original.detach().clone(), requires_grad=False))
+
+    def _fuse(self, adapter: lorafile.Adapter) -> None:
+        pipe = self._pipe
+        load = {
+            "transformer": lambda **given: pipe.load_lora_into_transformer(transformer=pipe.transformer, **given),
+            "text_encoder": lambda **given: pipe.load_lora_into_text_encoder(
+                text_encoder=pipe.text_encoder, prefix="text_encoder", **given
+            ),
+        }
+        for component in adapter.layers:
+            load[component](
+                state_dict=dict(adapter.state),
+                network_alphas=adapter.alphas,
+                metadata=adapter.metadata,
+                adapter_name=_ADAPTER,
+                _pipeline=pipe,
+            )
+        pipe.fuse_lora(components=list(adapter.layers), lora_scale=self._scale, adapter_names=[_ADAPTER])
+        # The adapter's own matrices would run beside the fused weights and be quantized with them.
+        pipe.unload_lora_weights()
 
     def undo(self) -> None:
         for module, children in self._children:
             module._modules.clear()
             module._modules.update(children)
-        for layer, weight in self._originals:
-            layer.weight = weight
+        for layer, name, original in self._originals:
+            setattr(layer, name, original)
         self._originals.clear()
         self._isolated.restore()
 
     def kept(self) -> list[Any]:
-        return [weight for _, weight in self._originals]
+        return [original for _, _, original in self._originals]
 
     def facts(self) -> dict[str, Any]:
-        return {"lora": str(self._path), "lora_scale": self._scale, "lora_layers": len(self._originals)}
+        layers = {id(layer) for layer, _, _ in self._originals}
+        return {"lora": str(self._path), "lora_scale": self._scale, "lora_layers": len(layers)}
 
     def problems(self) -> tuple[str, ...]:
         import torch
 
-        kept = sum(torch.equal(layer.weight, weight) for layer, weight in self._unquantized())
-        return (f"{self._token} left {kept} of its {len(self._originals)} weights unchanged",) if kept else ()
-
-    def _unquantized(self) -> list[tuple[Any, Any]]:
-        import torch
-
-        return [(layer, weight) for layer, weight in self._originals if type(layer.weight) is torch.nn.Parameter]
+        unquantized = [(layer, weight) for layer, name, weight in self._originals if name == "weight"]
+        unquantized = [(layer, weight) for layer, weight in unquantized if type(layer.weight) is torch.nn.Parameter]
+        kept = sum(torch.equal(layer.weight, weight) for layer, weight in unquantized)
+        total = self.facts()["lora_layers"]
+        return (f"{self._token} left {kept} of its {total} weights unchanged",) if kept else ()
 
 
 def _needs(token: Token, recipe: Recipe, device: str) -> str | None:  # noqa: ARG001
@@ -104,7 +123,7 @@ register(
         TokenSpec(
             "lora",
             "switch",
-            "LoRA weights from a safetensors file, fused into the transformer",
+            "LoRA weights from a safetensors file, fused into the transformer and the text encoder",
             value=Field("PATH", nonempty, "file of LoRA weights", required=True),
             options=(Field("scale", number(), "strength of the adapter", 1.0),),
             lossless=False,
