@@ -82,12 +82,31 @@ def test_a_folder_that_is_no_flux_pipeline_is_refused(tmp_path, fake):
         resolve(str(fake("StableDiffusionPipeline")))
     with pytest.raises(FluxPerfError, match=r"fluxperf\.json is not JSON"):
         resolve(str(fake(settings="{")))
-    with pytest.raises(FluxPerfError, match="unexpected keyword argument 'setps'"):
-        resolve(str(fake(settings={"setps": 3})))
     (tmp_path / "fluxperf.json").unlink()
     (tmp_path / "model_index.json").write_text("[1]")
     with pytest.raises(FluxPerfError, match="holds no object"):
         resolve(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"setps": 3}, "Object contains unknown field `setps`"),
+        ({"steps": "8"}, r"Expected `int \| null`, got `str` - at `\$\.steps`"),
+        ({"steps": 2.5}, r"at `\$\.steps`"),
+        ({"steps": 0}, r"`int` >= 1 - at `\$\.steps`"),
+        ({"size": -16}, r"`int` >= 16 - at `\$\.size`"),
+        ({"size": 250}, r"multiple of 16 - at `\$\.size`"),
+        ({"guidance": "x"}, r"at `\$\.guidance`"),
+        ({"guidance": float("nan")}, r"at `\$\.guidance`"),
+        ({"dtype": "int3"}, r"Invalid enum value 'int3' - at `\$\.dtype`"),
+        ({"teacache_coefficients": []}, r"at `\$\.teacache_coefficients`"),
+        ({"teacache_coefficients": [1, "2"]}, r"at `\$\.teacache_coefficients\[1\]`"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused_with_their_place(fake, settings, reason):
+    with pytest.raises(FluxPerfError, match=rf"^\S+fluxperf\.json: .*{reason}"):
+        resolve(str(fake(settings=settings)))
 
 
 def test_resolving_imports_nothing_heavy():
