@@ -7,11 +7,9 @@ import importlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import msgspec
+from typing import Any
 
 from pytest_fluxperf.errors import FluxPerfError
 
@@ -41,20 +39,6 @@ class Defaults:
     guidance: float = 3.5
     max_sequence_length: int = 512
     dtype: str = "bf16"
-
-
-_Count = Annotated[int, msgspec.Meta(ge=1)]
-
-
-class _Settings(msgspec.Struct, forbid_unknown_fields=True):
-    """What :data:`SETTINGS_FILE` may say; None leaves what holds for the model's kind."""
-
-    size: Annotated[int, msgspec.Meta(ge=16, multiple_of=16)] | None = None
-    steps: _Count | None = None
-    guidance: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    max_sequence_length: _Count | None = None
-    dtype: Literal["fp32", "bf16", "fp16"] | None = None
-    teacache_coefficients: Annotated[tuple[float, ...], msgspec.Meta(min_length=1)] | None = None
 
 
 @dataclass(frozen=True)
@@ -149,18 +133,21 @@ def _folder(folder: Path) -> ModelInfo:
     config = _read_json(folder / "transformer" / "config.json", f"model {str(folder)!r} has no Flux transformer")
     # Guidance-distilled weights (FLUX.1-dev) embed the guidance scale; timestep-distilled ones (schnell) do not.
     defaults = _DEV.defaults if config.get("guidance_embeds") else _SCHNELL.defaults
-    settings = _Settings()
+    settings: dict[str, Any] = {}
     if (folder / SETTINGS_FILE).exists():
+        from pytest_fluxperf.pipelines import modelsettings  # Parsing a recipe needs this module and no msgspec.
+
+        content = _read_json(folder / SETTINGS_FILE, f"model {str(folder)!r}")
         try:
-            settings = msgspec.convert(_read_json(folder / SETTINGS_FILE, f"model {str(folder)!r}"), _Settings)
-        except msgspec.ValidationError as error:
+            settings = modelsettings.checked(content)
+        except ValueError as error:
             raise FluxPerfError(f"{folder / SETTINGS_FILE}: {error}") from None
-    said = {name: getattr(settings, name) for name in asdict(defaults)}
+    coefficients = settings.pop("teacache_coefficients", None)
     return ModelInfo(
         name=folder.resolve().name,
         source=str(folder),
-        defaults=replace(defaults, **{name: value for name, value in said.items() if value is not None}),
-        teacache_coefficients=settings.teacache_coefficients,
+        defaults=replace(defaults, **settings),
+        teacache_coefficients=coefficients,
     )
 
 

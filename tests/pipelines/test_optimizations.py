@@ -693,21 +693,45 @@ def test_a_project_adds_an_optimization(pool, generate):
         base.unregister("louder")
 
 
-@pytest.mark.parametrize(("token", "flag"), [("vae_tiling", "use_tiling"), ("vae_slicing", "use_slicing")])
+@pytest.mark.parametrize(
+    ("token", "flag"), [("vae_tiling", "use_tiling"), ("vae_tiling:16", "use_tiling"), ("vae_slicing", "use_slicing")]
+)
 def test_the_vae_is_as_it_was(prepare, token, flag):
     vae = prepare("fp32").pipe.vae
+    before = {name: value for name, value in vars(vae).items() if not name.startswith("_")}
     prepared = prepare(f"fp32+{token}")
     assert getattr(vae, flag)
-    assert prepared.facts()[token]
+    assert prepared.facts()[token.partition(":")[0]]
     prepared.release()
+    assert {name: value for name, value in vars(vae).items() if not name.startswith("_")} == before
     assert not getattr(vae, flag)
 
 
-def test_tiles_are_used_for_a_picture_larger_than_one(prepare, generate):
-    whole_picture = generate(prepare("fp32"), size=64)
-    prepared = prepare("fp32+vae_tiling")
-    assert not np.array_equal(generate(prepared, size=64), whole_picture)
-    assert prepared.facts()["vae_tile_pixels"] == 32
+@pytest.mark.parametrize(("token", "pixels", "size"), [("vae_tiling", 32, 64), ("vae_tiling:16", 16, 32)])
+def test_tiles_are_used_for_a_picture_larger_than_one(prepare, generate, token, pixels, size):
+    whole_picture = generate(prepare("fp32"), size=size)
+    prepared = prepare(f"fp32+{token}")
+    assert not np.array_equal(generate(prepared, size=size), whole_picture)
+    assert prepared.facts()["vae_tile_pixels"] == pixels
+    assert prepared.problems() == ()
+
+
+def test_slices_are_used_for_several_pictures(prepare, generate):
+    together = generate(prepare("fp32"), num_images_per_prompt=2)
+    prepared = prepare("fp32+vae_slicing")
+    sizes = []
+    hook = prepared.pipe.vae.decoder.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    sliced = generate(prepared, num_images_per_prompt=2)
+    hook.remove()
+    assert sizes == [1, 1]
+    assert prepared.problems() == ()
+    np.testing.assert_allclose(sliced, together, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", ["8", "100", "0"])
+def test_a_tile_that_cannot_be(side):
+    with pytest.raises(FluxPerfError, match=r"multiple of 8|at least 16"):
+        parse(f"fp32+vae_tiling:{side}")
 
 
 def test_quiet_is_over_afterwards():

@@ -31,9 +31,9 @@ CACHES = [
     "fastercache",
 ]
 INSIDE_BLOCKS = ["taylorseer", "pab", "fastercache"]
-OPTIMIZATIONS = [*CACHES, "int8wo", "int8", "fp8wo", "compile", "math", "flex", "channels_last"]
-UNSEEN = ["fa2", "fuseqkv", "vae_slicing", "vae_tiling"]
-"""Optimizations that do not change a small fp32 picture on a CPU."""
+OPTIMIZATIONS = [*CACHES, "int8wo", "int8", "fp8wo", "compile", "math", "flex", "channels_last", "vae_tiling:16"]
+UNSEEN = ["fa2", "fuseqkv"]
+"""Optimizations that do not change an fp32 picture on a CPU."""
 
 
 def _pairs():
@@ -43,15 +43,15 @@ def _pairs():
         for pair in itertools.product(first, second):
             if not ("compile" in pair and set(INSIDE_BLOCKS) & set(pair)):
                 yield "+".join(pair)
-    switches = ["channels_last", "vae_tiling", "vae_slicing"]
+    switches = ["channels_last", "vae_tiling:16"]
     for pair in itertools.product(["fbcache:0.5", "teacache:0.4", "int8wo", "math", "compile", "fuseqkv"], switches):
         yield "+".join(pair)
     yield from map("+".join, itertools.combinations(switches, 2))
 
 
 def test_every_optimization_of_a_cpu_is_undone_in_these_tests():
-    elsewhere = {"fp32", "bf16", "fp16", "sdpa", "lora", "fastest", "fastest_lossless"}
-    """Dtypes are bases of their own; sdpa applies nothing; LoRA and whole recipes have tests of their own."""
+    elsewhere = {"fp32", "bf16", "fp16", "sdpa", "lora", "vae_slicing", "fastest", "fastest_lossless"}
+    """Dtypes are bases of their own; sdpa applies nothing; the others have tests of their own."""
     able = {token.name for token, lacking in survey("cpu") if lacking is None}
     assert able - elsewhere <= {recipe.partition(":")[0] for recipe in [*OPTIMIZATIONS, *UNSEEN]}
 
@@ -383,6 +383,17 @@ class TestProblems:
         assert prepared.problems() == ()
         prepared.pipe.vae.disable_tiling()
         assert prepared.problems() == ("the VAE's tiling was asked for, but is off",)
+
+    def test_decoding_that_there_was_nothing_to_divide_in(self, prepare, generate):
+        prepared = prepare("fp32+vae_tiling+vae_slicing")
+        generate(prepared)
+        assert prepared.problems() == (
+            "vae_slicing did nothing: every picture was decoded alone (num_images_per_prompt makes several)",
+            "vae_tiling did nothing: no picture was larger than a tile of 32 pixels, write a smaller one as "
+            "vae_tiling:16",
+        )
+        generate(prepared, size=64, num_images_per_prompt=2)
+        assert prepared.problems() == ()
 
     def test_projections_taken_apart(self, prepare):
         prepared = prepare("fp32+fuseqkv")
