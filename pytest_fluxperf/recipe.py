@@ -323,7 +323,7 @@ def number(low: float = 0.0, high: float = math.inf) -> Callable[[str], float]:
 
     def read(text: str) -> float:
         try:
-            value = float(text)
+            value = math.nan if "_" in text else float(text)  # Python's own numbers may have underscores.
         except ValueError:
             value = math.nan
         if not (low < value <= high and math.isfinite(value)):

@@ -216,7 +216,7 @@ class Session:
         from pytest_fluxperf.pipelines.optimizations.stepcache import scheduled
         from pytest_fluxperf.recipe import parse
 
-        recipe = parse(text or self.dtype, dtype=self.dtype)
+        recipe = parse(self.dtype if text is None else text, dtype=self.dtype)
         if self.random:
             recipe = scheduled(recipe, steps or self.info.defaults.steps)
         return str(recipe)

@@ -177,6 +177,8 @@ def calibrate(model: str, prompts: str, steps: int | None, device: str | None) -
     from pytest_fluxperf.pipelines.pool import Pool
     from pytest_fluxperf.recipe import parse
 
+    if steps is not None and steps < 2:
+        raise FluxPerfError("--steps: at least 2, since the change from one step to the next is fitted")
     info = resolve(model)
     device = _device(device)
     chosen = prompt_sets.load(prompts, (0,), folder=info.prompts or prompt_sets.FOLDER)

@@ -167,6 +167,7 @@ def test_report_renders_again_and_merges_machines(recorded, tmp_path, capsys):
         (["gate-check", "--", "x.py", "--fluxperf-update=all"], "--fluxperf-update has no place in"),
         (["gate-check", "--reports", __file__, "--", "x.py"], "cannot be written (Not a directory); choose another"),
         (["calibrate", "teacache", "--model", "nowhere"], "no such folder and no known name"),
+        (["calibrate", "teacache", "--steps", "0"], "--steps: at least 2"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_4(arguments, complaint, capsys, tmp_path, monkeypatch):

@@ -392,6 +392,8 @@ class TestTensorRT:
         [
             ("bf16+tensorrt+compile", "one compile token"),
             ("bf16+tensorrt:x", "cannot take 'x'; it is written tensorrt"),
+            ("bf16+pab:low=800,high=100", "above low=800 and below high=100: there are none"),
+            ("bf16+taylorseer+compile:whole", "leave compile:whole out"),
             ("bf16+tensorrt+pab", "leave tensorrt out"),
         ],
     )

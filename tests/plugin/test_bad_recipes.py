@@ -176,6 +176,7 @@ def test_strict_fails_what_cannot_run(project):
         ("bf16+fp16", "a recipe has one dtype token"),
         ("fp32+fbcache:0.3+fora", "a recipe has one cache token"),
         ("fp32+fp8", "quantizes bf16 weights only"),
+        ("", "an empty token"),
     ],
 )
 def test_what_cannot_exist_is_refused_before_anything_runs(project, recipe, complaint):

@@ -50,6 +50,7 @@ def test_canonical_spelling(text, canonical):
         ("bf16+fbcache:", "T must be a number above 0, not ''"),
         ("bf16+fbcache:nan", "T must be a number above 0, not 'nan'"),
         ("bf16+fbcache:0", "T must be a number above 0, not '0'"),
+        ("bf16+fbcache:0_3", "T must be a number above 0, not '0_3'"),
         ("bf16+fbcache:0.3,0.4", "'fbcache' cannot take '0.4'"),
         ("bf16+fbcache:0.3,engin=para-attn", "no option 'engin'; did you mean 'engine'?"),
         ("bf16+fbcache:0.3,engine=pruna", "engine must be diffusers or para-attn or cache-dit, not 'pruna'"),

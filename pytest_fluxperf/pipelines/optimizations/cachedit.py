@@ -27,9 +27,9 @@ class CacheDitCache(StepCache):
 
         token = self.token
         front, back = int(token.option("front") or 1), int(token.option("back") or 0)
-        if front + back > (blocks := len(self.host.blocks())):
+        if front + back >= (blocks := len(self.host.blocks())):
             raise FluxPerfError(
-                f"{token}: front={front} and back={back} are more than the {blocks} blocks that there are"
+                f"{token}: front={front} and back={back} leave none of the {blocks} blocks to be reused"
             )
         for name in list(logging.root.manager.loggerDict):
             if name.startswith("cache_dit"):

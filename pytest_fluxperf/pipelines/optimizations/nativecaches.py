@@ -149,9 +149,14 @@ def _register(
 
 
 def _taylorseer_conflict(token: Token, recipe: Recipe) -> str | None:
-    return needs_eager_transformer(token, recipe) or (
-        None if token.value == "lite" else needs_eager_blocks(token, recipe)
-    )
+    return (needs_eager_transformer if token.value == "lite" else needs_eager_blocks)(token, recipe)
+
+
+def _pab_conflict(token: Token, recipe: Recipe) -> str | None:
+    low, high = (int(token.option(name) or 0) for name in ("low", "high"))
+    if low >= high:
+        return f"'pab' reuses at timesteps above low={low} and below high={high}: there are none"
+    return needs_eager_blocks(token, recipe)
 
 
 _INTERVAL = "distance of computed steps"
@@ -179,7 +184,7 @@ _register(
     "pab",
     "Pyramid Attention Broadcast: reuse attention outputs within a range of timesteps",
     _pab,
-    needs_eager_blocks,
+    _pab_conflict,
     Field("interval", integer(1), _INTERVAL, 2),
     Field("low", integer(0), "timesteps above this may reuse", 100),
     Field("high", integer(1), "timesteps below this may reuse", 800),

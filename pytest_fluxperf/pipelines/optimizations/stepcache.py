@@ -81,14 +81,22 @@ class StepCache(Applied):
     def decided(self, compute: bool, index: int | None = None) -> bool:
         """Note the decision for the current step; returns the one to follow (the schedule's, if there is one).
 
-        ``index`` is the step's, for caches that keep the two calls of true classifier-free guidance apart.
+        ``index`` is the step's, where the cache knows it.
         """
         self.consulted += 1
         if self.computed is not None:
             steps = self.host.num_steps
-            compute = in_schedule((self.host.steps.index if index is None else index) % steps, self.computed, steps)
+            compute = in_schedule((self._step() if index is None else index) % steps, self.computed, steps)
         self.host.steps.record(compute)
         return compute
+
+    def _step(self) -> int:
+        """The step's index: the scheduler's, since true classifier-free guidance calls the transformer twice a step."""
+        scheduler = self.host.pipe.scheduler
+        for name in ("step_index", "begin_index"):  # The first is None until a step has been made.
+            if (index := getattr(scheduler, name, None)) is not None:
+                return int(index)
+        return self.host.steps.index
 
     def begin(self) -> None:
         self._judge()
