@@ -565,6 +565,41 @@ class TestLora:
         prepared.release()
         unchanged(before)
 
+    def test_a_file_in_kohyas_format(self, prepare, state, tmp_path):
+        """One matrix for query, key and value, others' names, and a strength (alpha) of half the rank."""
+        import torch
+        from safetensors.torch import save_file
+
+        read, unchanged = state
+        before = read()
+        prefix = "lora_te1_text_model_encoder_layers_0_"
+        encoder = prepare("fp32").pipe.text_encoder.encoder.layers[0]
+        layers = {
+            prefix + f"self_attn_{x}_proj": getattr(encoder.self_attn, f"{x}_proj") for x in ("q", "k", "v", "out")
+        }
+        layers |= {prefix + f"mlp_{x}": getattr(encoder.mlp, x) for x in ("fc1", "fc2")}
+        shapes = {name: layer.weight.shape for name, layer in layers.items()}
+        shapes["lora_unet_double_blocks_0_img_attn_qkv"] = (96, 32)
+        generator = torch.Generator().manual_seed(0)
+        tensors = {}
+        for name, (outputs, inputs) in shapes.items():
+            tensors[f"{name}.lora_down.weight"] = torch.randn(4, inputs, generator=generator)
+            tensors[f"{name}.lora_up.weight"] = torch.randn(outputs, 4, generator=generator)
+            tensors[f"{name}.alpha"] = torch.tensor(2.0)
+        save_file(tensors, tmp_path / "kohya.safetensors")
+        prepared = prepare(f"fp32+lora:{tmp_path / 'kohya.safetensors'}")
+        assert prepared.facts()["lora_layers"] == 3 + 6
+        assert prepared.problems() == ()
+        fused = {self.Q: "lora_unet_double_blocks_0_img_attn_qkv"}
+        fused["text_encoder.encoder.layers.0.mlp.fc1"] = prefix + "mlp_fc1"
+        for layer, name in fused.items():
+            now = prepared.pipe.text_encoder if layer.startswith("text") else prepared.pipe.transformer
+            weight = now.get_submodule(layer.partition(".")[2]).weight
+            delta = tensors[f"{name}.lora_up.weight"] @ tensors[f"{name}.lora_down.weight"] / 2
+            torch.testing.assert_close(weight, before[f"{layer}.weight"] + delta[: len(weight)])
+        prepared.release()
+        unchanged(before)
+
     def test_a_file_that_does_not_match_leaves_nothing_behind(self, prepare, state, weights, tmp_path):
         import torch
         from safetensors.torch import load_file, save_file

@@ -83,6 +83,7 @@ class FusedLora(Applied):
                 metadata=adapter.metadata,
                 adapter_name=_ADAPTER,
                 _pipeline=pipe,
+                low_cpu_mem_usage=True,  # Or peft draws random matrices first.
             )
         pipe.fuse_lora(components=list(adapter.layers), lora_scale=self._scale, adapter_names=[_ADAPTER])
         # The adapter's own matrices would run beside the fused weights and be quantized with them.
