@@ -17,7 +17,9 @@ from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
+import pytest
 
+from pytest_fluxperf.baseline.acceptance import accepted
 from pytest_fluxperf.baseline.codec import as_stored
 from pytest_fluxperf.baseline.names import baseline_path
 from pytest_fluxperf.errors import FluxPerfError, Unavailable
@@ -35,7 +37,6 @@ from pytest_fluxperf.pipelines.compiling import limit_met
 from pytest_fluxperf.pipelines.shortage import SHORT, shortage
 from pytest_fluxperf.quality import images, reference
 from pytest_fluxperf.results import (
-    FAILING,
     TRACES,
     Baseline,
     Generation,
@@ -51,6 +52,9 @@ from pytest_fluxperf.results import (
 from pytest_fluxperf.session import Session
 
 NONE, BASELINE = "none", "baseline"
+
+_BOUNDS = {"min_ssim": "ssim", "min_psnr": "psnr", "max_lpips": "lpips"}
+"""Tolerances that are bounds, and the metric that each is one of."""
 """References that are no recipe: no comparison, and the baseline's stored pictures."""
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
@@ -93,8 +97,19 @@ class Bench:
             self.workload, self.reference  # noqa: B018
             self.session.store.load(self.test)
             self.policy  # noqa: B018
+            self._check_floors()
         except FluxPerfError as error:
             raise FluxPerfError(f"{self.test}: {error}") from None
+
+    def _check_floors(self) -> None:
+        """Raise :class:`FluxPerfError` for a bound of what nobody will measure."""
+        for bound, metric in _BOUNDS.items():
+            if getattr(self.settings, bound) is None:
+                continue
+            if metric not in self.session.settings.metrics:
+                raise FluxPerfError(f"{bound} needs the metric {metric}, which --fluxperf-metrics leaves out")
+            if self.reference == NONE:
+                raise FluxPerfError(f"{bound} needs pictures to compare with, and reference is none")
 
     # -- fixtures ------------------------------------------------------------------------------------------
 
@@ -252,7 +267,8 @@ class Bench:
         quality: Quality | None = None,
         drift: Quality | None = None,
     ) -> Result:
-        if judgement.verdict == "no baseline" and accepted(judgement, self.session.settings.update):
+        update, hardware = self.session.settings.update, self.session.hardware
+        if judgement.verdict == "no baseline" and accepted(judgement.verdict, update, baseline, hardware):
             judgement = _replace(
                 judgement, message=f"{judgement.message.partition(';')[0]}; this run is recorded as one"
             )
@@ -377,6 +393,11 @@ class Bench:
                 from pytest_fluxperf.pipelines.compiling import snapshot
 
                 return snapshot()
+
+            def is_failure(self, error: BaseException) -> bool:
+                # pytest's own are no Exceptions; skip, xfail and exit are not for us to judge
+                failed = isinstance(error, pytest.fail.Exception) and not isinstance(error, pytest.xfail.Exception)
+                return failed or isinstance(error, Exception | SystemExit)
 
             def observing(self) -> AbstractContextManager[None]:
                 return bench._observing(observation)
@@ -531,6 +552,13 @@ class Bench:
         hashes = [getattr(sample, field) for sample in baseline.runs[-1].samples]
         if not all(hashes):
             return []
+        try:
+            for digest in hashes:
+                self.session.store.picture(digest)
+        except FluxPerfError:
+            if self.session.settings.update == "all":  # what is lost is recorded anew
+                return []
+            raise
         size = {"width": self.workload.width, "height": self.workload.height}
         return [Picture(path=f"{digest}.png", sha256=digest, **size) for digest in hashes]
 
@@ -593,26 +621,6 @@ class Bench:
             yield
         finally:
             self.reference_s += time.perf_counter() - start
-
-
-def accepted(judgement: Judgement, update: str | None) -> bool:
-    """True when ``--fluxperf-update`` takes the result as the new baseline, so that the test passes."""
-    verdict = judgement.verdict
-    if update is None or verdict in ("broken", "invalid"):
-        return False
-    return {
-        "new": verdict == "no baseline",
-        "failed": True,
-        "all": True,
-        "append": verdict == "no baseline",
-    }[update]
-
-
-def fails(judgement: Judgement, *, strict: bool, update: str | None) -> bool:
-    """Whether the test fails."""
-    if accepted(judgement, update):
-        return False
-    return judgement.verdict in FAILING or (strict and judgement.verdict == "inconclusive")
 
 
 @dataclasses.dataclass(frozen=True)

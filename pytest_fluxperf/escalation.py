@@ -16,10 +16,10 @@ import msgspec
 import pytest
 from _pytest.runner import runtestprotocol
 
-from pytest_fluxperf import bench as benches
 from pytest_fluxperf.ab.conductor import Conductor, Terms, Trial
 from pytest_fluxperf.ab.outcome import comparison_of, grounds_of, with_notes
 from pytest_fluxperf.ab.side import check_protocol, find_python
+from pytest_fluxperf.baseline.acceptance import fails
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.interleaved import suspects
 from pytest_fluxperf.report import junit_properties
@@ -124,8 +124,8 @@ class Escalation:
         entry.result = msgspec.structs.replace(entry.result, judgement=judgement, comparison=comparison)
         entry.item.stash[PAYLOAD] = msgspec.to_builtins(entry.result)
         entry.item.config.hook.pytest_fluxperf_result(item=entry.item, result=entry.result)
-        settings = session_of(self._config).settings
-        failed = benches.fails(judgement, strict=settings.strict, update=None)
+        session = session_of(self._config)
+        failed = fails(entry.result, strict=session.settings.strict, update=None, hardware=session.hardware)
         properties = dict(junit_properties(entry.result))
         for report in entry.reports:
             report.user_properties = [

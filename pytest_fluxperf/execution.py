@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from pytest_fluxperf import bench as benches
 from pytest_fluxperf import report as reporting
+from pytest_fluxperf.baseline.acceptance import fails
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.live import Live
 from pytest_fluxperf.measure.runner import BodyRaised
@@ -46,8 +46,6 @@ def run(item: pytest.Function) -> None:
     except BodyRaised as error:
         cause = error.__cause__
         assert cause is not None
-        if isinstance(cause, pytest.skip.Exception):
-            raise cause from None
         _publish(item, error.result)
         cause.add_note(f"fluxperf: broken: the test raised {error}")
         raise cause from None
@@ -60,7 +58,7 @@ def run(item: pytest.Function) -> None:
     for text in judgement.warnings:
         item.warn(FluxPerfWarning(text))
     settings = session.settings
-    if benches.fails(judgement, strict=settings.strict, update=settings.update):
+    if fails(result, strict=settings.strict, update=settings.update, hardware=session.hardware):
         raise failure(f"fluxperf: {judgement.verdict}: {judgement.message}")
 
 
@@ -98,7 +96,10 @@ def _not_set_up(item: pytest.Item, report: pytest.TestReport) -> dict[str, Any]:
         result = item.stash[BENCH].broken(f"could not be set up: {said}")
     except FluxPerfError:  # the session was refused
         return {}
-    item.config.hook.pytest_fluxperf_result(item=item, result=result)
+    try:
+        item.config.hook.pytest_fluxperf_result(item=item, result=result)
+    except Exception as error:  # in the middle of pytest's own reporting, it would end the session
+        item.warn(FluxPerfWarning(f"pytest_fluxperf_result: {type(error).__name__}: {error}"))
     return dict(msgspec.to_builtins(result))
 
 
@@ -131,7 +132,10 @@ def finish(session: pytest.Session) -> None:
     document = ours.document()
     if update:
         try:
-            changes = tuple(change.line for change in ours.move_baselines(document.results))
+            moved = ours.move_baselines(document.results)
+            changes = tuple(change.line for change in moved)
+            if session.exitstatus == pytest.ExitCode.OK and any(change.action == "refused" for change in moved):
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
         except FluxPerfError as error:  # the report of what was measured is not lost with them
             changes = (f"no baseline was moved: {error}",)
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -156,7 +160,7 @@ def summarize(reporter: TerminalReporter) -> None:
     ours = session_of(config)
     if not ours.selected:
         return
-    document = ours.document()
+    document = msgspec.structs.replace(ours.document(), changes=config.stash.get(CHANGES, ()))
     reporter.section("fluxperf")
     for line in terminal.terminal_summary(document, reporter._tw.fullwidth, reporter._tw.markup):
         reporter.write_line(line)

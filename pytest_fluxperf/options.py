@@ -7,12 +7,14 @@ Precedence, one rule for every setting: command line > marker > ini file > defau
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.limits import MAX_SEED
 
 if TYPE_CHECKING:
     import pytest
@@ -85,7 +87,7 @@ def _number(low: float | None = None, *, integer: bool = False, strict: bool = F
                 raise SettingError(f"must be {kind}{bound}, not {value!r}") from None
         if isinstance(value, bool) or not isinstance(value, int if integer else (int, float)):
             raise SettingError(f"must be {kind}{bound}, not {value!r}")
-        if value != value or (low is not None and (value <= low if strict else value < low)):
+        if not math.isfinite(value) or (low is not None and (value <= low if strict else value < low)):
             raise SettingError(f"must be {kind}{bound}, not {value!r}")
         return value if integer else float(value)
 
@@ -114,7 +116,10 @@ def _seeds(value: Any) -> tuple[int, ...]:
     if not isinstance(value, list | tuple) or not value:
         raise SettingError(f"must be an integer or a non-empty list of integers, not {value!r}")
     check = _number(0, integer=True)
-    return tuple(check(seed) for seed in value)
+    seeds = tuple(check(seed) for seed in value)
+    if max(seeds) > MAX_SEED:
+        raise SettingError(f"must be at most {MAX_SEED}, the largest that torch takes, not {max(seeds)}")
+    return seeds
 
 
 def _size(value: Any) -> int | tuple[int, int]:

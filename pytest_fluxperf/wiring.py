@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -81,21 +81,48 @@ def session_of(config: pytest.Config) -> Session:
         from pytest_fluxperf.session import Session
 
         hook = config.hook
-
-        def gathered(answers: list[Mapping[str, Any]]) -> dict[str, Any]:
-            return {name: value for answer in reversed(answers) for name, value in answer.items()}
-
-        hook.pytest_fluxperf_register_optimizations(config=config)
+        _asked(config, "pytest_fluxperf_register_optimizations")
         config.stash[SESSION] = Session(
             config.stash[SETTINGS],
             run=run_name(config),
             worker=config.workerinput["workerid"] if is_worker(config) else "",  # type: ignore[attr-defined]
-            prompt_sets=gathered(hook.pytest_fluxperf_prompt_sets(config=config)),
-            models=gathered(hook.pytest_fluxperf_models(config=config)),
-            own_metrics=gathered(hook.pytest_fluxperf_metrics(config=config)),
+            prompt_sets=_gathered(config, "pytest_fluxperf_prompt_sets", "a non-empty list of strings", _is_prompts),
+            models=_gathered(config, "pytest_fluxperf_models", "a folder or hub id", _is_text),
+            own_metrics=_gathered(config, "pytest_fluxperf_metrics", "a PictureMetric", callable),
             on_pipeline=lambda pipe, recipe: hook.pytest_fluxperf_pipeline(pipe=pipe, recipe=recipe, config=config),
         )
     return config.stash[SESSION]
+
+
+def _asked(config: pytest.Config, name: str) -> list[Any]:
+    """What a project's hooks of that name answer; FluxPerfError where one raises."""
+    try:
+        return list(getattr(config.hook, name)(config=config))
+    except FluxPerfError:
+        raise
+    except Exception as error:
+        raise FluxPerfError(f"{name}: {type(error).__name__}: {error}") from error
+
+
+def _gathered(config: pytest.Config, name: str, kind: str, fits: Callable[[Any], bool]) -> dict[str, Any]:
+    """What all hooks of that name answer by name, the first registered last, so that it counts."""
+    found: dict[str, Any] = {}
+    for answer in reversed(_asked(config, name)):
+        if not isinstance(answer, Mapping):
+            raise FluxPerfError(f"{name}: must return a mapping of names, not {answer!r:.100}")
+        for key, value in answer.items():
+            if not isinstance(key, str) or not fits(value):
+                raise FluxPerfError(f"{name}: {key!r} must be {kind}, not {value!r:.100}")
+            found[key] = value
+    return found
+
+
+def _is_prompts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(text, str) for text in value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
 
 
 def make_bench(item: pytest.Item) -> Bench:

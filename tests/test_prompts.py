@@ -55,6 +55,11 @@ def test_registered_sets_are_found():
         ("a.jsonl", '"x"\n3', r"a\.jsonl:2: must be a string or an object"),
         ("a.jsonl", '{"prompt": "x", "sed": 1}', "unknown key 'sed'"),
         ("a.jsonl", '{"prompt": "x", "seed": -1}', "seeds must be whole numbers"),
+        ("a.jsonl", '{"prompt": "x", "seed": 18446744073709551616}', "seeds must be whole numbers"),
+        ("a.jsonl", '{"prompt": "x", "seeds": []}', "seeds must be whole numbers"),
+        ("a.jsonl", '{"prompt": "x", "seed": 1, "seeds": [2]}', "seed or seeds, not both"),
+        ("a.jsonl", r'{"prompt": "\ud800"}', "half a character"),
+        ("a.jsonl", "[" * 100_000, r"a\.jsonl:1: not JSON"),
         ("a.jsonl", '{"prompt": " "}', "an empty prompt"),
     ],
 )
@@ -70,6 +75,18 @@ def test_not_text(tmp_path):
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(FluxPerfError, match="cannot be read as UTF-8"):
         prompts.load(str(file), (0,))
+
+
+@pytest.mark.parametrize("source", ["~nobody-of-that-name/prompts.txt", "a prompt, not a file " * 1000, "nul\0byte"])
+def test_what_can_be_no_file_is_an_unknown_set(source):
+    with pytest.raises(FluxPerfError, match="no prompt set or file") as error:
+        prompts.load(source, (0,))
+    assert len(str(error.value)) < 500
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path):
+    (tmp_path / "bom.txt").write_text("# a comment\na cat\n", encoding="utf-8-sig")
+    assert pairs(str(tmp_path / "bom.txt"), (0,)) == [("a cat", 0)]
 
 
 def test_an_unknown_set_lists_the_known():

@@ -52,8 +52,8 @@ class BaselineStore:
         baseline = decode(text, str(path))
         if baseline.test != nodeid:
             raise FluxPerfError(
-                f"{path}: $.test: belongs to {baseline.test!r}, not to {nodeid!r}; a renamed test is recorded anew "
-                "with --fluxperf-update"
+                f"{path}: $.test: belongs to {baseline.test!r}, not to {nodeid!r}; of a renamed test, delete "
+                "the file and record the test anew with --fluxperf-update"
             )
         return baseline
 
@@ -132,7 +132,7 @@ class BaselineStore:
         made |= {g.picture.sha256: g.picture.path for g in result.measurement.generations if g.picture}
         for sha256 in sorted(_pictures_of(baseline)):
             target = self.images / f"{sha256}.png"
-            if target.exists():
+            if target.exists() and hashlib.sha256(target.read_bytes()).hexdigest() == sha256:
                 continue
             if sha256 not in made:
                 raise FluxPerfError(f"{result.test}: picture {sha256[:12]} of the new baseline was not saved")

@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--artifact-url", metavar="URL", help="md: where the full report can be fetched")
     command.add_argument(
         "--max-bytes",
-        type=int,
+        type=_bytes,
         default=65_536,
         metavar="N",
         help="md: leave out what does not fit (a GitHub comment takes 65536, a job summary 1048576)",
@@ -203,6 +203,12 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < math.inf:
         raise argparse.ArgumentTypeError(f"must be a positive number of seconds, not {text!r}")
     return seconds
+
+
+def _bytes(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) >= 1000):
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1000, not {text!r}")
+    return int(text)
 
 
 def _ab(options: argparse.Namespace) -> int:

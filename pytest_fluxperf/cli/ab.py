@@ -14,7 +14,7 @@ import pytest_fluxperf
 from pytest_fluxperf.ab.conductor import Conductor, Mode, Terms
 from pytest_fluxperf.ab.outcome import result_of
 from pytest_fluxperf.ab.side import find_python
-from pytest_fluxperf.bench import fails
+from pytest_fluxperf.baseline.acceptance import fails
 from pytest_fluxperf.cli.processes import make_folder, refuse_own_options
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.report import write_reports
@@ -95,5 +95,5 @@ def _reported(document: RunDocument, folder: Path, *, failed: bool, strict: bool
     if not document.gated:
         print("fluxperf: this comparison gated nothing, so it fails")
     print(f"report: {os.path.relpath(paths.html)}")
-    failed |= any(fails(result.judgement, strict=strict, update=None) for result in document.results)
+    failed |= any(fails(r, strict=strict, update=None, hardware=document.hardware) for r in document.results)
     return int(failed or not document.gated or (strict and bool(document.skipped)))

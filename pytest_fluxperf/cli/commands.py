@@ -13,8 +13,9 @@ import msgspec
 
 from pytest_fluxperf import prompts as prompt_sets
 from pytest_fluxperf.baseline import published
+from pytest_fluxperf.baseline.acceptance import fails
 from pytest_fluxperf.baseline.store import BaselineStore
-from pytest_fluxperf.bench import BASELINE, NONE, fails
+from pytest_fluxperf.bench import BASELINE, NONE
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.pooled import compare_documents
@@ -76,7 +77,7 @@ def compare(base: Path, new: Path, max_slowdown: float | None, *, strict: bool =
         print(line)
     if not judged.gated:
         print("fluxperf: this comparison gated nothing, so it fails")
-    failed = any(fails(result.judgement, strict=strict, update=None) for result in judged.results)
+    failed = any(fails(r, strict=strict, update=None, hardware=judged.hardware) for r in judged.results)
     lacking = {result.test for result in old.results} - {result.test for result in judged.results}
     return int(failed or not judged.gated or (strict and bool(lacking)))
 

@@ -79,6 +79,10 @@ class Hooks:
         """The compiler's counters now; None where nothing compiles."""
         return None
 
+    def is_failure(self, error: BaseException) -> bool:
+        """Whether what the body raised is a failure of the test; else it passes through."""
+        return isinstance(error, Exception)
+
     def observing(self) -> AbstractContextManager[None]:
         """Around the warm-up generation in which it may be looked at what really runs."""
         return nullcontext()
@@ -226,7 +230,9 @@ class Runner:
         began = time.time()
         try:
             seconds, wall_s, output = timed(self.call, self.clock)
-        except Exception as error:
+        except BaseException as error:
+            if not self.hooks.is_failure(error):
+                raise
             raise BodyRaised(index, self.passes * len(self.workload.prompts)) from error
         phases = tracer.read() if tracer else Phases()
         decoded = tracer.decoded if tracer else None

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.limits import MAX_SEED
 from pytest_fluxperf.results import Prompt
 
 FOLDER = Path(__file__).parent
@@ -58,19 +59,23 @@ def _entries(source: str | Sequence[str], folder: Path, registered: Mapping[str,
         return [(_checked(text, "prompts"), ()) for text in source]
     if source in registered:
         return [(_checked(text, source), ()) for text in registered[source]]
-    named = folder / f"{source}.txt"
-    if "/" not in source and named.is_file():
-        return _read(named)
-    path = Path(source).expanduser()
-    if path.is_file():
+    if source in {path.stem for path in folder.glob("*.txt")}:
+        return _read(folder / f"{source}.txt")
+    try:
+        path = Path(source).expanduser()
+        is_file = path.is_file()
+    except (OSError, RuntimeError, ValueError):  # too long a name, no such home
+        is_file = False
+    if is_file:
         return _read(path)
+    shown = source if len(source) <= 100 else f"{source[:100]}…"
     sets = sorted({p.stem for p in folder.glob("*.txt")} | set(registered))
-    raise FluxPerfError(f"no prompt set or file {source!r}; there are {', '.join(sets)}, or give a .txt or .jsonl file")
+    raise FluxPerfError(f"no prompt set or file {shown!r}; there are {', '.join(sets)}, or give a .txt or .jsonl file")
 
 
 def _read(path: Path) -> list[Entry]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise FluxPerfError(f"{path}: cannot be read as UTF-8 text ({error})") from None
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
@@ -82,7 +87,7 @@ def _read(path: Path) -> list[Entry]:
 def _json_entry(line: str, where: str) -> Entry:
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FluxPerfError(f"{where}: not JSON ({error})") from None
     if isinstance(value, str):
         return _checked(value, where), ()
@@ -92,15 +97,21 @@ def _json_entry(line: str, where: str) -> Entry:
         )
     if unknown := set(value) - {"prompt", "seed", "seeds"}:
         raise FluxPerfError(f"{where}: unknown key {sorted(unknown)[0]!r}; there are prompt, seed and seeds")
-    seeds = value.get("seeds", [value["seed"]] if "seed" in value else [])
-    if not isinstance(seeds, list) or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        raise FluxPerfError(f"{where}: seeds must be whole numbers of at least 0")
+    if "seed" in value and "seeds" in value:
+        raise FluxPerfError(f"{where}: give seed or seeds, not both")
+    seeds = value.get("seeds", [value["seed"]] if "seed" in value else None)
+    if seeds is None:
+        return _checked(value["prompt"], where), ()
+    if not isinstance(seeds, list) or not seeds or not all(type(s) is int and 0 <= s <= MAX_SEED for s in seeds):
+        raise FluxPerfError(f"{where}: seeds must be whole numbers from 0 to {MAX_SEED}, one or more")
     return _checked(value["prompt"], where), tuple(seeds)
 
 
 def _checked(text: str, where: str) -> str:
     if not text.strip():
         raise FluxPerfError(f"{where}: an empty prompt")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise FluxPerfError(f"{where}: a prompt with half a character (a lone surrogate)")
     if len(text) > MAX_PROMPT_CHARS:
         raise FluxPerfError(f"{where}: a prompt of {len(text)} characters; at most {MAX_PROMPT_CHARS} are taken")
     return text

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from pytest_fluxperf.report.text import shorten, visible
+from pytest_fluxperf.report.text import plural, shorten, visible
 from pytest_fluxperf.report.view import Row, overview
-from pytest_fluxperf.results import FAILING, RunDocument
+from pytest_fluxperf.results import RunDocument
 
 LIMIT = 10
 """Annotations of one kind that GitHub shows of a step; further ones are dropped silently."""
@@ -21,9 +21,11 @@ LIMIT = 10
 def render_annotations(documents: RunDocument | Sequence[RunDocument]) -> str:
     """One line a failing or inconclusive test, at most :data:`LIMIT` of a kind; the last one counts the rest."""
     view = overview(documents)
-    errors = [row for row in view.rows if row.verdict in FAILING]
+    errors = [row for row in view.rows if row.fails]
     warnings = [row for row in view.rows if row.verdict == "inconclusive"]
     lines = [*_lines("error", errors), *_lines("warning", warnings)]
+    if view.unmeasured:
+        lines.insert(0, f"::error title=fluxperf::not measured: {plural(view.unmeasured, 'test')}")
     if view.collected and not view.gated and not any(document.update for document in view.documents):
         lines.insert(0, "::error title=fluxperf::nothing was gated: no test was compared with a baseline")
     return "".join(f"{line}\n" for line in lines)

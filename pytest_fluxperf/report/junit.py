@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pytest_fluxperf.report.text import visible
-from pytest_fluxperf.report.view import Row, medians, overview
-from pytest_fluxperf.results import FAILING, Result, RunDocument, Skipped
+from pytest_fluxperf.report.text import plural, visible
+from pytest_fluxperf.report.view import Row, medians, overview, unmeasured_of
+from pytest_fluxperf.results import Result, RunDocument, Skipped
 
 
 def junit_properties(result: Result) -> list[tuple[str, str]]:
@@ -36,14 +36,15 @@ def render_junit(documents: RunDocument | Sequence[RunDocument]) -> str:
     root = ET.Element("testsuites", name="fluxperf")
     for machine, document in zip(view.machines, view.documents, strict=True):
         rows = [row for row in view.rows if row.document is document]
-        failed = sum(row.verdict in FAILING for row in rows)
+        failed = sum(row.fails for row in rows)
+        unmeasured = unmeasured_of(document)
         suite = ET.SubElement(
             root,
             "testsuite",
             name=f"fluxperf {visible(machine)}",
-            tests=str(len(rows) + len(document.skipped)),
+            tests=str(len(rows) + len(document.skipped) + bool(unmeasured)),
             failures=str(failed),
-            errors="0",
+            errors=str(int(bool(unmeasured))),
             skipped=str(len(document.skipped)),
             time=f"{document.duration_s:.3f}",
             timestamp=document.time_utc,
@@ -53,6 +54,9 @@ def render_junit(documents: RunDocument | Sequence[RunDocument]) -> str:
             _case(suite, row)
         for skipped in document.skipped:
             _skipped(suite, skipped)
+        if unmeasured:
+            case = ET.SubElement(suite, "testcase", classname="fluxperf", name="not measured", time="0.000")
+            ET.SubElement(case, "error", message=f"not measured: {plural(unmeasured, 'test')}")
     ET.indent(root, " ")
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -63,7 +67,7 @@ def _case(suite: ET.Element, row: Row) -> None:
     properties = ET.SubElement(case, "properties")
     for name, value in junit_properties(result):
         ET.SubElement(properties, "property", name=name, value=visible(value))
-    if row.verdict in FAILING:
+    if row.fails:
         failure = ET.SubElement(case, "failure", message=visible(f"{row.verdict}: {judgement.message}"))
         failure.text = "\n".join(map(visible, (*judgement.attribution, *result.measurement.problems)))
     if judgement.warnings:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_fluxperf.report.text import decimals, percent, plural, visible
-from pytest_fluxperf.results import FAILING, Finding, Result, Verdict
+from pytest_fluxperf.results import Finding, Result, Verdict
 
 if TYPE_CHECKING:
     from pytest_fluxperf.report.differences import Difference
@@ -27,7 +27,7 @@ def verdict_sentence(view: Overview) -> str:
     moved = next((d.update for d in view.documents if d.update), None)
     if view.gated == 0 and not moved:
         return f"Nothing was gated: none of {plural(total, 'test')} could be judged against a baseline."
-    failing = {v: n for v, n in view.counts.items() if v in FAILING and not (moved and v == "no baseline")}
+    failing = {v: n for v in view.counts if (n := sum(row.fails for row in view.rows if row.verdict == v))}
     if failing:
         (first, n), *rest = failing.items()
         lead = f"{n} of {total} {_said(first, n)}" + "".join(f", {m} {_said(v, m)}" for v, m in rest)
@@ -46,7 +46,8 @@ def verdict_sentence(view: Overview) -> str:
     if suspects := _suspects(view.differences):
         text += f", with {suspects}"
     if moved:
-        text += f"; baselines updated ({moved})"
+        refused = sum(": refused, " in line for document in view.documents for line in document.changes)
+        text += f"; baselines updated ({moved})" + (f", {refused} refused" if refused else "")
     return text + "."
 
 
@@ -57,7 +58,7 @@ def _cause(view: Overview, row: Row) -> str:
     judgement = row.result.judgement
     name = visible(row.label)
     if row.verdict == "no baseline":
-        if row.document.against != "baselines":
+        if row.document.update or row.document.against != "baselines":
             return f"{name}: {_first_line(judgement.message)}"
         return f"record one with --fluxperf-update, starting with {name}"
     if row.verdict == "invalid":  # the machine's fault, whatever is installed

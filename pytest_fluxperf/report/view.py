@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from pytest_fluxperf.baseline.acceptance import fails
 from pytest_fluxperf.report.differences import Difference, differences
 from pytest_fluxperf.report.sentence import verdict_sentence
 from pytest_fluxperf.results import (
-    FAILING,
     SEVERITY,
     Baseline,
     Environment,
@@ -86,6 +86,12 @@ class Row:
     def verdict(self) -> Verdict:
         """The judged verdict."""
         return self.result.judgement.verdict
+
+    @property
+    def fails(self) -> bool:
+        """Whether the test failed, which an update that takes its result as the new baseline prevents."""
+        document = self.document
+        return fails(self.result, strict=False, update=document.update, hardware=document.hardware)
 
     @property
     def recipe(self) -> str:
@@ -286,12 +292,12 @@ class Overview:
     @property
     def unmeasured(self) -> int:
         """Tests that were selected and have neither a result nor a reason to be skipped: the run ended before."""
-        return sum(max(0, d.collected - len(d.results) - len(d.skipped)) for d in self.documents)
+        return sum(map(unmeasured_of, self.documents))
 
     @property
     def failed(self) -> int:
-        """Tests whose verdict fails them."""
-        return sum(n for verdict, n in self.counts.items() if verdict in FAILING)
+        """Tests that failed."""
+        return sum(row.fails for row in self.rows)
 
     @property
     def tone(self) -> Verdict:
@@ -319,6 +325,11 @@ class Overview:
     def gated_text(self) -> str:
         """``gated N of M``, the words that every report uses."""
         return f"gated {self.gated} of {self.collected}"
+
+
+def unmeasured_of(document: RunDocument) -> int:
+    """Tests that were selected and have neither a result nor a reason to be skipped: the run ended before."""
+    return max(0, document.collected - len(document.results) - len(document.skipped))
 
 
 def overview(documents: RunDocument | Sequence[RunDocument]) -> Overview:

@@ -16,6 +16,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "pipelines"))
 import tinyflux
 
+import pytest_fluxperf.session  # noqa: F401 (so that runs in this process all find the one whose clock is replaced)
+
 CONFTEST = """
 from pathlib import Path
 
@@ -41,6 +43,14 @@ class WorkClock:
 session.clock_for = lambda device: WorkClock()
 FAULT = Path(__file__).with_name("fault.txt")
 SLOW = Path(__file__).with_name("slow.txt")  # kind and factor: all that is so called takes so many times as long
+
+
+@pytest.fixture
+def work():  # takes seconds of that clock
+    def spend(seconds):
+        WorkClock.now += seconds
+
+    return spend
 
 
 @pytest.fixture

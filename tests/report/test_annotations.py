@@ -40,7 +40,7 @@ def test_what_is_foreign_starts_no_command():
         result.judgement, verdict="regressed", message="bad\n::error::planted\r\n::add-mask::x 100%"
     )
     evil = msgspec.structs.replace(result, test="../../etc/a,b:c.py::t", recipe="r,title=x::y", judgement=judgement)
-    document = msgspec.structs.replace(document, results=(evil,))
+    document = msgspec.structs.replace(document, results=(evil,), collected=1 + len(document.skipped))
     ((kind, file, title, message),) = commands(document)
     assert (kind, file) == ("error", None)
     assert "%2C" in title or "%3A" in title

@@ -1,0 +1,208 @@
+"""Runs that look green and are not: what was refused, what raised past ``except Exception``, what nobody measures."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+import msgspec
+import pytest
+
+from pytest_fluxperf.baseline.codec import decode, encode
+from pytest_fluxperf.cli import main
+
+SMALL = """
+import os
+
+import numpy
+import pytest
+
+
+def picture(i):
+    return numpy.random.default_rng(i).random((32, 32, 3))
+
+
+@pytest.mark.fluxperf({marker})
+def test_one(flux_inputs, work):
+    work(0.1)
+    {body}
+    return picture(flux_inputs["generator"].initial_seed())
+
+
+@pytest.mark.fluxperf
+def test_other(flux_inputs, work):
+    work(0.1)
+    return picture(flux_inputs["generator"].initial_seed())
+"""
+
+
+@pytest.fixture
+def small(project):
+    """``small(marker, body)`` writes two tests without a pipeline."""
+
+    def write(marker="", body="pass"):
+        project.pytester.makepyfile(test_suite=SMALL.format(marker=marker, body=body))
+
+    write()
+    project.small = write
+    return project
+
+
+def report(project, kind, capsys):
+    capsys.readouterr()
+    main(["report", str(project.runs[-1] / "results.json"), "--format", kind])
+    return capsys.readouterr().out
+
+
+DASHBOARD_DOWN = """
+def pytest_fluxperf_result(item, result):
+    if "one" in item.name:
+        raise ValueError("dash down")
+
+
+@pytest.fixture
+def down():
+    raise OSError
+"""
+
+
+class TestRefusedUpdates:
+    @pytest.mark.parametrize("update", ["--fluxperf-append", "--fluxperf-update=new"])
+    def test_of_another_machine(self, small, update):
+        small.run("--fluxperf-update").assert_outcomes(passed=2)
+        for path in small.baselines.rglob("*.json"):
+            stored = decode(path.read_bytes(), str(path))
+            hardware = msgspec.structs.replace(stored.hardware, kind="cuda", name="NVIDIA H100 80GB HBM3")
+            path.write_bytes(encode(msgspec.structs.replace(stored, hardware=hardware)))
+        result = small.run(update)
+        result.assert_outcomes(failed=2)
+        assert "this run is recorded as one" not in result.stdout.str()
+
+    def test_of_another_workload(self, small):
+        small.run("--fluxperf-update").assert_outcomes(passed=2)
+        result = small.run("--fluxperf-append", "--fluxperf-guidance=2")
+        result.assert_outcomes(failed=2)
+        result.stdout.fnmatch_lines(["*guidance 3.5*2*", "*refused, a run of another workload*"])
+        small.run("--fluxperf-update=new", "--fluxperf-guidance=2").assert_outcomes(passed=2)
+
+    def test_of_another_environment_though_all_passed(self, small):
+        small.run("--fluxperf-update").assert_outcomes(passed=2)
+        for path in small.baselines.rglob("*.json"):
+            stored = decode(path.read_bytes(), str(path))
+            (environment,) = stored.environments.values()
+            other = msgspec.structs.replace(environment, flags={**environment.flags, "LD_PRELOAD": "libother.so"})
+            runs = tuple(msgspec.structs.replace(run, environment=other.digest) for run in stored.runs)
+            path.write_bytes(encode(msgspec.structs.replace(stored, environments={other.digest: other}, runs=runs)))
+        result = small.run("--fluxperf-append")
+        result.assert_outcomes(passed=2)
+        assert result.ret == pytest.ExitCode.TESTS_FAILED
+        result.stdout.fnmatch_lines(["*, 2 refused."])
+
+
+@pytest.mark.parametrize(
+    ("body", "said"), [('pytest.fail("out of luck")', "out of luck"), ("raise SystemExit(3)", "SystemExit: 3")]
+)
+def test_failures_that_are_no_exceptions_are_broken(small, body, said, capsys):
+    small.run("--fluxperf-update").assert_outcomes(passed=2)
+    small.small(body=body)
+    small.run().assert_outcomes(passed=1, failed=1)
+    judgement = small.judgement("test_one")
+    assert judgement["verdict"] == "broken"
+    assert said in judgement["message"]
+    assert "::error file=test_suite.py" in report(small, "annotations", capsys)
+    assert ET.fromstring(report(small, "junit", capsys)).find("testsuite").get("failures") == "1"
+
+
+@pytest.mark.parametrize("body", ['pytest.skip("not today")', 'pytest.xfail("known")'])
+def test_skip_and_xfail_stay_what_they_are(small, body):
+    small.run("--fluxperf-update").assert_outcomes(passed=2)
+    small.small(body=body)
+    outcomes = small.run().parseoutcomes()
+    assert outcomes.get("skipped", 0) + outcomes.get("xfailed", 0) == 1
+    assert outcomes["passed"] == 1
+    assert "failed" not in outcomes
+
+
+def test_what_was_not_measured_is_an_error_in_every_format(small, capsys):
+    small.small(body='pytest.exit("enough")')
+    small.run("--fluxperf-update")
+    assert "::error title=fluxperf::not measured: 2 tests" in report(small, "annotations", capsys)
+    suite = ET.fromstring(report(small, "junit", capsys)).find("testsuite")
+    assert suite.get("errors") == "1"
+    assert suite.find("testcase/error").get("message") == "not measured: 2 tests"
+
+
+def test_what_an_update_accepted_is_no_error(small, capsys):
+    small.run("--fluxperf-update").assert_outcomes(passed=2)
+    assert "::error" not in report(small, "annotations", capsys)
+    assert ET.fromstring(report(small, "junit", capsys)).find("testsuite").get("failures") == "0"
+
+
+def test_strict_fails_what_update_failed_does_not_move(small):
+    small.small(marker="min_ssim=0.9")
+    small.run("--fluxperf-update").assert_outcomes(passed=2)
+    small.small(marker="min_ssim=0.9", body="import time; time.sleep(0.001)")
+    small.run("--fluxperf-update=failed", "--fluxperf-strict")
+    verdicts = {test: small.judgement(test)["verdict"] for test in ("test_one", "test_other")}
+    assert set(verdicts.values()) <= {"passed", "inconclusive", "improved", "regressed"}
+    inconclusive = list(verdicts.values()).count("inconclusive")
+    failed = small.run("--fluxperf-update=failed", "--fluxperf-strict").parseoutcomes().get("failed", 0)
+    verdicts = [small.judgement(test)["verdict"] for test in ("test_one", "test_other")]
+    assert failed == verdicts.count("inconclusive"), (inconclusive, verdicts)
+
+
+@pytest.mark.parametrize("damage", ["missing", "garbage"])
+def test_lost_pictures_are_recorded_anew_by_the_remedy_that_is_told(small, damage):
+    small.run("--fluxperf-update").assert_outcomes(passed=2)
+    pictures = list((small.baselines / "images").glob("*.png"))
+    assert pictures
+    for path in pictures:
+        path.unlink() if damage == "missing" else path.write_bytes(b"garbage")
+    result = small.run()
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*--fluxperf-update=all*"])
+    small.run("--fluxperf-update=all").assert_outcomes(passed=2)
+    small.run().assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize(
+    ("marker", "arguments", "said"),
+    [
+        ("max_lpips=0.1", [], "max_lpips needs the metric lpips"),
+        ("min_ssim=0.9", ["--fluxperf-metrics=psnr"], "min_ssim needs the metric ssim"),
+        ('min_ssim=0.9, reference="none"', [], "min_ssim needs pictures to compare with"),
+        ("seeds=[2**64]", [], "must be at most 18446744073709551615"),
+        ("", ["--fluxperf-guidance=inf"], "must be a number"),
+    ],
+)
+def test_what_nobody_can_measure_is_refused_at_once(small, marker, arguments, said):
+    small.small(marker=marker)
+    result = small.run(*arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert said in result.stderr.str()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("['a cat']", "pytest_fluxperf_prompt_sets: must return a mapping"),
+        ("{'x': 'cat'}", "'x' must be a non-empty list of strings, not 'cat'"),
+        ("{'x': [1, 2]}", "'x' must be a non-empty list of strings"),
+        ("1 / 0", "pytest_fluxperf_prompt_sets: ZeroDivisionError"),
+    ],
+)
+def test_a_hook_that_answers_something_else_is_one_line(small, answer, said):
+    conftest = small.pytester.path / "conftest.py"
+    conftest.write_text(conftest.read_text() + f"\n\ndef pytest_fluxperf_prompt_sets(config):\n    return {answer}\n")
+    result = small.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert said in result.stderr.str()
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+
+
+def test_a_result_hook_that_raises_does_not_end_the_session(small):
+    conftest = small.pytester.path / "conftest.py"
+    conftest.write_text(f"{conftest.read_text()}\n{DASHBOARD_DOWN}")
+    small.pytester.makepyfile(test_suite=SMALL.format(marker="", body="pass").replace("test_one(", "test_one(down, "))
+    result = small.run("--fluxperf-update")
+    result.assert_outcomes(passed=1, errors=1, warnings=1)
+    assert "INTERNALERROR" not in result.stdout.str()
