@@ -52,10 +52,10 @@ from pytest_fluxperf.results import (
 from pytest_fluxperf.session import Session
 
 NONE, BASELINE = "none", "baseline"
+"""References that are no recipe: no comparison, and the baseline's stored pictures."""
 
 _BOUNDS = {"min_ssim": "ssim", "min_psnr": "psnr", "max_lpips": "lpips"}
 """Tolerances that are bounds, and the metric that each is one of."""
-"""References that are no recipe: no comparison, and the baseline's stored pictures."""
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 Progress = Callable[[str, int, int, float | None], None]
@@ -97,11 +97,11 @@ class Bench:
             self.workload, self.reference  # noqa: B018
             self.session.store.load(self.test)
             self.policy  # noqa: B018
-            self._check_floors()
+            self._check_bounds()
         except FluxPerfError as error:
             raise FluxPerfError(f"{self.test}: {error}") from None
 
-    def _check_floors(self) -> None:
+    def _check_bounds(self) -> None:
         """Raise :class:`FluxPerfError` for a bound of what nobody will measure."""
         for bound, metric in _BOUNDS.items():
             if getattr(self.settings, bound) is None:

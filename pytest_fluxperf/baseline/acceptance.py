@@ -14,10 +14,10 @@ def accepted(verdict: Verdict, update: str | None, stored: Baseline | None, hard
         return True
     if update == "failed":
         return verdict in ("regressed", "no baseline")
-    if verdict != "no baseline" or stored is None:
-        return verdict == "no baseline"
-    # Something is stored that nothing can be compared with, which only another workload of the same machine replaces.
-    return update == "new" and not hardware_differences(stored.hardware, hardware)
+    if verdict != "no baseline":
+        return False
+    # What is stored and cannot be compared is replaced by "new" alone, and on the same hardware.
+    return stored is None or (update == "new" and not hardware_differences(stored.hardware, hardware))
 
 
 def fails(result: Result, *, strict: bool, update: str | None, hardware: Hardware) -> bool:

@@ -2,8 +2,7 @@
 
 Sessions of the same GPU and workload are put together: a figure is the median over all their generations, with the
 number of generations and of sessions beside it. Speed-ups alone are taken session by session, since cards of one kind
-differ. A whole recipe (``fastest``) counts as what it stood for when it was
-measured, which may differ between sessions.
+differ. A whole recipe (``fastest``) counts as what it stood for when it was measured, which may change.
 """
 
 from __future__ import annotations

@@ -138,16 +138,10 @@ def test_what_an_update_accepted_is_no_error(small, capsys):
 
 
 def test_strict_fails_what_update_failed_does_not_move(small):
-    small.small(marker="min_ssim=0.9")
     small.run("--fluxperf-update").assert_outcomes(passed=2)
-    small.small(marker="min_ssim=0.9", body="import time; time.sleep(0.001)")
-    small.run("--fluxperf-update=failed", "--fluxperf-strict")
-    verdicts = {test: small.judgement(test)["verdict"] for test in ("test_one", "test_other")}
-    assert set(verdicts.values()) <= {"passed", "inconclusive", "improved", "regressed"}
-    inconclusive = list(verdicts.values()).count("inconclusive")
-    failed = small.run("--fluxperf-update=failed", "--fluxperf-strict").parseoutcomes().get("failed", 0)
-    verdicts = [small.judgement(test)["verdict"] for test in ("test_one", "test_other")]
-    assert failed == verdicts.count("inconclusive"), (inconclusive, verdicts)
+    small.run("--fluxperf-update=failed").assert_outcomes(passed=2)
+    small.run("--fluxperf-update=failed", "--fluxperf-strict").assert_outcomes(failed=2)
+    assert [small.judgement(test)["verdict"] for test in ("test_one", "test_other")] == ["inconclusive"] * 2
 
 
 @pytest.mark.parametrize("damage", ["missing", "garbage"])
