@@ -28,6 +28,7 @@ from pytest_fluxperf.report.cost import cost_model
 from pytest_fluxperf.report.costtable import cost_tables
 from pytest_fluxperf.report.document import load_document
 from pytest_fluxperf.report.sections import write_section
+from pytest_fluxperf.report.spent import spent
 from pytest_fluxperf.report.table import recipe_tables
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +43,7 @@ def sections() -> Iterator[tuple[str, str]]:
     yield "one base", fenced(one_base.show(read("one-base")))
     yield "one base from disk", fenced(one_base.show(read("one-base-disk")))
     yield "every", fenced(every_recipe.show(read("every")["rows"]))
+    yield "undone", fenced(every_recipe.show(read("undone")["rows"]))
     yield "kernels", kernel_breakdown.show(read("kernels"), longest=12)
     yield "tried", tried(sorted(MEASUREMENTS.glob("h200-tried-*.json")))
     yield "repeatability", fenced(repeatability.show(read("repeatability")))
@@ -52,15 +54,17 @@ def sections() -> Iterator[tuple[str, str]]:
 
 
 def on_an_h100() -> Iterator[tuple[str, str]]:
-    whole, extra, other = (
-        sorted(MEASUREMENTS.glob(f"{name}*.json")) for name in ("h100-results", "h100-extra", "h200-results")
+    whole, extra, results, shorter = (
+        sorted(MEASUREMENTS.glob(f"{gpu}-{kind}*.json")) for gpu in ("h100", "h200") for kind in ("results", "extra")
     )
     small = MEASUREMENTS / "h100-small-pictures.json"
     published = load(ROOT / "baselines")
     yield "table", recipe_tables(map(load_document, whole + extra), published)
     yield "cost", cost_tables(*cost_model([load_document(path).results for path in whole]))
     yield "sessions on an H100", between_sessions(whole)
-    pairs = [recorded_pairs.show([load_document(path) for path in paths]) for paths in (whole + extra, other)]
+    pairs = [
+        recorded_pairs.show([load_document(path) for path in paths]) for paths in (whole + extra, results + shorter)
+    ]
     yield "pairs", fenced("\n".join(pairs))
     yield "small pictures", recipe_tables([load_document(small)], published)
     shares = repeatability.busy([small]).items()
@@ -68,14 +72,15 @@ def on_an_h100() -> Iterator[tuple[str, str]]:
     yield "kernels on an H100", kernel_breakdown.show(read("kernels", "h100"), longest=12)
     yield "options on an H100", fenced(inductor_options.show(read("options", "h100")))
     yield "every on an H100", fenced(every_recipe.show(read("every", "h100")["rows"]))
-    yield "lora on an H100", fenced(every_recipe.show(read("lora", "h100")["rows"]))
 
 
 def between_sessions(files: list[Path]) -> str:
-    """How far sessions of the suite agree, and the device's share of their time."""
+    """How far sessions of the suite agree, the device's share of their generations, and what their time went into."""
     busy = repeatability.busy(files)
     rows = [{**row, "busy": busy[row["recipe"]]} for row in repeatability.analyse(repeatability.read(files))]
-    return fenced(repeatability.show({"rows": rows}))
+    documents = map(load_document, files)
+    times = [f"a session of {len(document.results)} recipes: {spent(document)}" for document in documents]
+    return fenced("\n".join([repeatability.show({"rows": rows}), *times]))
 
 
 def tried(files: Iterable[Path]) -> str:

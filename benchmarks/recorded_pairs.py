@@ -2,10 +2,10 @@
 
     python benchmarks/recorded_pairs.py docs/measurements/h100-results*.json docs/measurements/h100-extra*.json
 
-Every session is judged against every other of the same packages, as if that were the baseline. Nothing changed between
-them but the machine, and what ``fastest`` stands for, so almost all of what fails is a false alarm of a baseline of one
-session. Then every session is judged against all the others together, a baseline of two sessions or more. What a slow
-host explains is measured once more in a real run.
+Every session is judged against every other of the same packages, as if that were the baseline, in the tests that both
+measured by the same recipe. Nothing changed between them but the machine, so what fails is a false alarm of a baseline
+of one session. Then every session is judged against all the others together, a baseline of two sessions or more. What
+a slow host explains is measured once more in a real run.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def judged(documents: Iterable[RunDocument]) -> list[Result]:
             both = compare_documents(old, new, Policy.of("absolute", max_slowdown=None), own_tolerances=True)
         except FluxPerfError:  # nothing in common
             continue
-        found += [result for result in both.results if result.judgement.gated]
+        ran = _ran(old) & _ran(new)
+        found += [result for result in both.results if result.judgement.gated and (result.test, result.ran) in ran]
     return found
 
 
@@ -51,9 +52,9 @@ def judged_by_all(documents: list[RunDocument]) -> list[Result]:
     found: list[Result] = []
     for new in documents:
         stored = _appended(document for document in documents if document is not new and _same_packages(document, new))
-        tests = [result for result in new.results if result.test in stored and len(stored[result.test].runs) > 1]
-        for result in tests:
-            baseline = stored[result.test]
+        tests = [(result, stored.get((result.test, result.ran))) for result in new.results]
+        tests = [(result, baseline) for result, baseline in tests if baseline and len(baseline.runs) > 1]
+        for result, baseline in tests:
             judgement = judge(
                 result.measurement,
                 result.quality,
@@ -69,15 +70,16 @@ def judged_by_all(documents: list[RunDocument]) -> list[Result]:
     return [result for result in found if result.judgement.gated]
 
 
-def _appended(documents: Iterable[RunDocument]) -> dict[str, Baseline]:
-    """What ``fluxperf append`` would have stored of these sessions, by test."""
+def _appended(documents: Iterable[RunDocument]) -> dict[tuple[str, str | None], Baseline]:
+    """What ``fluxperf append`` would have stored of these sessions, by test and recipe."""
     policy = Policy.of("absolute")
-    stored: dict[str, Baseline] = {}
+    stored: dict[tuple[str, str | None], Baseline] = {}
     for document in documents:
         for result in document.results:
+            key = (result.test, result.ran)
             change = plan_update(
                 result,
-                stored.get(result.test),
+                stored.get(key),
                 "append",
                 hardware=document.hardware,
                 environment=document.environment,
@@ -85,8 +87,13 @@ def _appended(documents: Iterable[RunDocument]) -> dict[str, Baseline]:
                 nu0=policy.nu0,
             )
             if change.baseline is not None:
-                stored[result.test] = change.baseline
+                stored[key] = change.baseline
     return stored
+
+
+def _ran(document: RunDocument) -> set[tuple[str, str | None]]:
+    """Tests and their recipes; what a name like ``fastest`` stands for differs between releases."""
+    return {(result.test, result.ran) for result in document.results}
 
 
 def _same_packages(one: RunDocument, other: RunDocument) -> bool:

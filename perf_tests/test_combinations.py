@@ -26,7 +26,10 @@ DEVICE_BOUND += [f"bf16+fbcache:0.3,computed={computed}" for computed in (4, 14)
 HOST_BOUND += [f"{FP8}+fbcache:0.3,computed={computed}" for computed in (4, 14)]
 # The device waits for the host for a part of their time, and a host is noisier (docs/gate.md, section 8).
 NOISY = pytest.mark.fluxperf(max_slowdown=0.06)
-FUSED = [pytest.param(f"{FP8}:tuned+fuseqkv", marks=(GPU, EXTRA))]
+TUNED = [
+    pytest.param(recipe, marks=(GPU, EXTRA))
+    for recipe in (f"{FP8}:tuned+fuseqkv", "bf16+fa3+compile:tuned", "bf16+fa3+fp8+compile:tuned")
+]
 SMALL = [pytest.param("bf16", marks=GPU), "compile", "fora", "compile+fora"]
 
 
@@ -36,7 +39,7 @@ SMALL = [pytest.param("bf16", marks=GPU), "compile", "fora", "compile+fora"]
     [
         *COMBINATIONS,
         *PUBLISHED,
-        *FUSED,
+        *TUNED,
         *(pytest.param(recipe, marks=GPU) for recipe in DEVICE_BOUND),
         *(pytest.param(recipe, marks=(GPU, NOISY)) for recipe in HOST_BOUND),
     ],

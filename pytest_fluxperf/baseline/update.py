@@ -128,7 +128,7 @@ def plan_update(
     """Decide what ``result`` does to the baseline ``old`` of its test.
 
     ``new`` records where nothing comparable is stored, ``failed`` also replaces what regressed, ``all``
-    replaces everything, ``append`` adds a run of an unchanged environment to teach the gate its noise. A
+    replaces everything, ``append`` adds a run of an unchanged environment and recipe to teach the gate its noise. A
     broken or invalid result never becomes a baseline.
     """
     verdict = result.judgement.verdict
@@ -199,6 +199,13 @@ def _append(old: Baseline, fresh: Baseline) -> Change:
         line = (
             f"{old.test}: refused, only an unchanged environment may be appended: {name} {before} → {after}; "
             "accept the change with --fluxperf-update=all"
+        )
+        return Change(old.test, "refused", line)
+    before, after = (str(one.facts.get("recipe", old.recipe)) for one in (old.runs[-1], run))
+    if before != after:  # another release: a whole recipe stands for other tokens now
+        line = (
+            f"{old.test}: refused, only runs of one recipe can be appended: {old.recipe} stood for {before} and now "
+            f"for {after}; accept the change with --fluxperf-update=all"
         )
         return Change(old.test, "refused", line)
     if any(stored.session == run.session for stored in old.runs):

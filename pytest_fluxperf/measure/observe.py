@@ -18,6 +18,7 @@ from pytest_fluxperf.measure import kineto
 _ATTENTION = (
     (re.compile(r"cudnn_attention"), "cudnn"),
     (re.compile(r"flash_attn_?3|flash_attn_interface"), "flash_attn_3"),
+    (re.compile(r"flash_attn(_?4|\W*_?cute)"), "flash_attn_4"),
     (re.compile(r"flash_attn"), "flash_attn"),
     (re.compile(r"flash_attention"), "flash"),
     (re.compile(r"xformers|^fmha::"), "xformers"),

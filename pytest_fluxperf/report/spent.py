@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from statistics import median
 
 from pytest_fluxperf.results import RunDocument
 
@@ -53,4 +55,15 @@ def spent(document: RunDocument) -> Spent | None:
         reference_s=sum(result.reference_s for result in document.results),
         warmup_s=sum(sum(m.warmup_s) for m in measurements),
         generation_s=sum(made.wall_s for m in measurements for made in m.generations),
+    )
+
+
+def of_sessions(sessions: Sequence[Spent]) -> str:
+    """Where the time of several sessions went: one by one up to three, else all together and how they differ."""
+    if len(sessions) <= 3:
+        return "; ".join(map(str, sessions))
+    whole = Spent(*map(sum, zip(*map(astuple, sessions), strict=True)))
+    shares = sorted(one.overhead for one in sessions)
+    return (
+        f"{whole}; everything else {shares[0]:.1%} to {shares[-1]:.1%} of a session, {median(shares):.1%} in the middle"
     )

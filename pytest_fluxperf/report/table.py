@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pytest_fluxperf.baseline.environment import STACK
 from pytest_fluxperf.baseline.published import Published, matching
 from pytest_fluxperf.errors import FluxPerfError
-from pytest_fluxperf.report.spent import spent
+from pytest_fluxperf.report.spent import Spent, of_sessions, spent
 from pytest_fluxperf.results import Environment, Generation, Hardware, Result, RunDocument, Workload
 
 HEADER = (
@@ -73,7 +73,7 @@ class _Table:
     environment: Environment
     rows: dict[str, _Row] = field(default_factory=dict)
     caveats: dict[str, None] = field(default_factory=dict)
-    sessions: dict[str, str] = field(default_factory=dict)
+    sessions: dict[str, Spent] = field(default_factory=dict)
     """Session → what its time went into."""
 
 
@@ -91,7 +91,7 @@ def recipe_tables(documents: Iterable[RunDocument], published: Sequence[Publishe
             table = tables.setdefault(key, _Table(document.hardware, result.workload, document.environment))
             table.caveats |= dict.fromkeys(document.warnings) if result.workload.model.endswith("@random") else {}
             if time := spent(document):
-                table.sessions[document.session] = str(time)
+                table.sessions[document.session] = time
             row = table.rows.setdefault(result.ran, _Row(result.ran))
             row.sessions.setdefault(document.session, []).append(result)
     if not tables:
@@ -138,7 +138,7 @@ def _rendered(table: _Table, published: Sequence[Published]) -> Iterable[str]:
         "know of those with * is noted beside them in baselines/published."
     )
     if table.sessions:
-        yield f"\nWall time of the sessions: {'; '.join(table.sessions.values())}."
+        yield f"\nWall time of the sessions ({len(table.sessions)}): {of_sessions([*table.sessions.values()])}."
     for caveat in table.caveats:
         yield f"\n{caveat[0].upper()}{caveat[1:]}."
 

@@ -386,6 +386,20 @@ def test_append_wants_an_unchanged_environment_and_workload(store: BaselineStore
     assert set(stored.environments) == {make.ENVIRONMENT.digest, linter.digest}
 
 
+def test_append_wants_what_a_whole_recipe_stood_for(store: BaselineStore) -> None:
+    first, later = (
+        msgspec.structs.replace(result().run, session=session, facts={"recipe": recipe})
+        for session, recipe in (("a", "bf16+cudnn+compile"), ("b", "bf16+cudnn+compile:tuned"))
+    )
+    update(store, "append", result(recipe="fastest_lossless", run=first))
+    (change,) = update(store, "append", result(recipe="fastest_lossless", run=later))
+    assert change.action == "refused"
+    assert "fastest_lossless stood for bf16+cudnn+compile and now for bf16+cudnn+compile:tuned" in change.line
+    same = msgspec.structs.replace(first, session="c")
+    (change,) = update(store, "append", result(recipe="fastest_lossless", run=same))
+    assert change.action == "appended"
+
+
 def test_the_same_run_is_not_appended_twice(store: BaselineStore) -> None:
     update(store, "append", result())
     (change,) = update(store, "append", result())

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from pytest_fluxperf.report.document import load_document
+from pytest_fluxperf.results import Skipped
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,3 +78,23 @@ def test_sessions_of_other_packages_are_not_judged(recorded_pairs, sessions):
     changed = [*sessions[:2], upgraded(slowed(sessions[2], 1.3))]
     assert len(recorded_pairs.judged(changed)) == 2
     assert recorded_pairs.judged_by_all(changed) == []
+
+
+def test_what_a_session_skipped_or_ran_by_another_recipe_is_not_judged(recorded_pairs, sessions):
+    def ran_as(document, recipe):
+        results = []
+        for result in document.results:
+            measurement = msgspec.structs.replace(result.measurement, facts={"recipe": recipe})
+            run = msgspec.structs.replace(result.run, facts={"recipe": recipe})
+            results.append(msgspec.structs.replace(result, measurement=measurement, run=run))
+        return msgspec.structs.replace(document, results=tuple(results))
+
+    one, other, another = sessions
+    (result,) = one.results
+    skipped = Skipped(test=result.test, recipe="bf16", reason="takes minutes")
+    left_out = msgspec.structs.replace(other, results=(), skipped=(skipped,))
+    assert recorded_pairs.judged([one, left_out]) == []
+    assert len(recorded_pairs.judged([ran_as(one, "bf16+compile"), ran_as(other, "bf16+compile")])) == 2
+    assert recorded_pairs.judged([ran_as(one, "bf16+compile"), ran_as(other, "bf16+compile:tuned")]) == []
+    by_all = [ran_as(one, "bf16+compile"), ran_as(other, "bf16+compile"), ran_as(another, "bf16+compile:tuned")]
+    assert recorded_pairs.judged_by_all(by_all) == []

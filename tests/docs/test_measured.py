@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from pathlib import Path
 
 import pytest
 from pages import ROOT
@@ -11,14 +13,16 @@ from pytest_fluxperf.cli import main
 from pytest_fluxperf.pipelines.optimizations.whole import FASTEST, FASTEST_LOSSLESS
 from pytest_fluxperf.report.sections import read_section
 
-RESULTS = sorted(str(path) for path in (ROOT / "docs" / "measurements").glob("h200-results*.json"))
+WHOLE, SHORTER = (f"docs/measurements/h200-{kind}*.json" for kind in ("results", "extra"))
+COMMANDS = {"table": [WHOLE, SHORTER], "cost": [WHOLE]}
 
 
-@pytest.mark.parametrize("section", ["table", "cost"])
+@pytest.mark.parametrize("section", COMMANDS)
 def test_a_section_is_what_its_command_prints(section, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert RESULTS
-    main([section, *RESULTS])
+    found = [sorted(str(path) for path in Path().glob(pattern)) for pattern in COMMANDS[section]]
+    assert all(found)
+    main([section, *itertools.chain(*found)])
     assert read_section(ROOT / "docs" / "recipes.md", section) == capsys.readouterr().out
 
 
@@ -50,8 +54,8 @@ def test_whole_recipes_are_documented_as_they_are():
 
 def test_the_readme_of_the_baselines_shows_both_commands():
     text = (ROOT / "baselines" / "README.md").read_text(encoding="utf-8")
-    for section in ("table", "cost"):
-        assert f"$ fluxperf {section} docs/measurements/h200-results*.json --into docs/recipes.md\n" in text
+    for section, patterns in COMMANDS.items():
+        assert f"$ fluxperf {section} {' '.join(patterns)} --into docs/recipes.md\n" in text
 
 
 def test_every_folder_of_baselines_is_explained():

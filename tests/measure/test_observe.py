@@ -109,6 +109,7 @@ def test_compiled_blocks_are_seen_and_not_compiled_again():
     [
         (["flash_attn_3::_flash_attn_forward", "triton_poi_fused__flash_attn_forward_cat_view_2"], ["flash_attn_3"]),
         (["flash_attn::_flash_attn_forward"], ["flash_attn"]),
+        (["flash_attn_cute::forward"], ["flash_attn_4"]),
         (["sageattention_sm90::qk_int8_sv_f8_accum_f32_fuse_v_scale_attn_inst_buf"], ["sage"]),
         (["triton_tem_fused_flex_attention_0"], ["flex"]),
     ],

@@ -14,6 +14,8 @@ from pytest_fluxperf.pipelines.optimizations.attention import contradiction
         ("_native_flash", ["efficient", "math"], "but efficient, math ran"),
         ("_native_flash", ["flash"], None),
         ("_native_flash", ["flash", "math"], None),  # an adapter's own attention, beside the blocks'
+        ("flash_4_hub", ["cudnn"], "attention back end flash_4_hub was asked for and is set, but cudnn ran"),
+        ("flash_4_hub", [], None),  # its kernels are no operators of torch
         ("_native_math", [], None),  # taken apart by a compiler
         ("native", ["math"], None),  # torch chooses
         (None, ["math"], None),

@@ -5,7 +5,7 @@ import pytest
 import report_documents as documents
 
 from pytest_fluxperf.report.markdown import render_markdown
-from pytest_fluxperf.report.spent import spent
+from pytest_fluxperf.report.spent import of_sessions, spent
 from pytest_fluxperf.report.table import recipe_tables
 from pytest_fluxperf.results import Generation, Measurement
 
@@ -40,4 +40,12 @@ def test_what_was_dropped_counts_as_everything_else(document):
 def test_summary_and_table_tell_it(document):
     told = "100 s (loading and switching 6, the reference 4, warm-up and compiling 30, measured generations 56, "
     assert f" · {told}everything else 4: 4.0%)" in render_markdown([document])
-    assert f"Wall time of the sessions: {told}everything else 4: 4.0%)." in recipe_tables([document])
+    assert f"Wall time of the sessions (1): {told}everything else 4: 4.0%)." in recipe_tables([document])
+
+
+def test_many_sessions_are_summed_up(document):
+    one, slow = spent(document), spent(msgspec.structs.replace(document, duration_s=120.0))
+    assert of_sessions([one, slow, one]) == f"{one}; {slow}; {one}"
+    told = of_sessions([one, slow, one, one])
+    assert told.startswith("420 s (loading and switching 24, the reference 16, warm-up and compiling 120, ")
+    assert told.endswith("everything else 36: 8.6%); everything else 4.0% to 20.0% of a session, 4.0% in the middle")

@@ -55,6 +55,7 @@ _RUNS = {
     "_native_math": "math",
     "flash": "flash_attn",
     "_flash_3": "flash_attn_3",
+    FLASH_ATTENTION_4: "flash_attn_4",
     "sage": "sage",
     "xformers": "xformers",
 }
@@ -64,7 +65,8 @@ _RUNS = {
 def contradiction(asked: str | None, ran: Sequence[str]) -> str | None:
     """What is wrong when other kernels ran than the back end that was asked for; None when nothing is known.
 
-    A compiler may take attention as plain matrix products apart, which leaves no kernel to be seen.
+    A compiler may take attention as plain matrix products apart, and a package may launch kernels that are no
+    operators of torch (flash-attn-4 does): that leaves none to be seen.
     """
     kernel = _RUNS.get(asked or "")
     if kernel is None or not ran or kernel in ran:
