@@ -387,6 +387,23 @@ class TestTensorRT:
         prepared.release()
         np.testing.assert_array_equal(generate(prepare("fp32")), untouched())
 
+    def test_a_package_without_its_libraries_is_told_in_a_line(
+        self, prepare, generate, untouched, tmp_path, monkeypatch
+    ):
+        said = "no TensorRTProxyModule, got Could not find libnvinfer.so.11\\n  Search paths: []"
+        (tmp_path / "torch_tensorrt.py").write_text(f"raise Exception('{said}')")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "torch_tensorrt", raising=False)
+        monkeypatch.setattr(compilation, "needs_cuda", lambda device: None)
+        compiled = compilation._active
+        with pytest.raises(Unavailable) as error:
+            prepare("fp32+tensorrt")
+        assert str(error.value) == (
+            "torch-tensorrt cannot compile here: Exception: no TensorRTProxyModule, got Could not find libnvinfer.so.11"
+        )
+        assert compilation._active == compiled
+        np.testing.assert_array_equal(generate(prepare("fp32")), untouched())
+
     @pytest.mark.parametrize(
         ("recipe", "reason"),
         [

@@ -8,13 +8,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
-from pytest_fluxperf.errors import Unavailable
 from pytest_fluxperf.pipelines.optimizations.base import (
     Applied,
     Host,
@@ -23,9 +21,8 @@ from pytest_fluxperf.pipelines.optimizations.base import (
     needs_cuda,
     needs_package,
     register,
+    unavailable_on,
 )
-from pytest_fluxperf.pipelines.quiet import quiet
-from pytest_fluxperf.pipelines.shortage import shortage
 from pytest_fluxperf.recipe import Field, Recipe, Token, TokenSpec, choice
 
 FLASH_ATTENTION_4 = "flash_4_hub"
@@ -129,20 +126,8 @@ class AttentionBackend(Applied):
             found = dispatch_attention_fn(*inputs, backend=AttentionBackendName(self._backend))
             found.cpu()  # A kernel that fails on the device tells when its result is waited for.
 
-    @contextmanager
-    def _unavailable_on(self, error_type: type[Exception]) -> Iterator[None]:
-        """Tell a package's error in one line, as :class:`Unavailable`; too little memory is none."""
-        try:
-            with quiet():
-                yield
-        except error_type as error:
-            if shortage(error) is not None:
-                raise
-            # The first line only: what follows it is xFormers' account of every operator that it has not.
-            said = f"{type(error).__name__}: {error}".splitlines()[0][:200].rstrip(": ")
-            version = _version(self._package)
-            known = f" ({self._package} {version})" if version else ""
-            raise Unavailable(f"attention back end {self._backend} cannot compute here: {said}{known}") from error
+    def _unavailable_on(self, error_type: type[Exception]) -> AbstractContextManager[None]:
+        return unavailable_on(f"attention back end {self._backend} cannot compute here", self._package, error_type)
 
     def undo(self) -> None:
         if self._hub_kernel is not None:
@@ -164,14 +149,6 @@ class AttentionBackend(Applied):
     def contradictions(self, ran: Mapping[str, Any]) -> tuple[str, ...]:
         found = contradiction(self._backend, ran.get("ran_attention", ()))
         return () if found is None else (found,)
-
-
-def _version(package: str | None) -> str | None:
-    """Version of an installed distribution, where it is known."""
-    try:
-        return None if package is None else metadata.version(package)
-    except metadata.PackageNotFoundError:  # Built from source under another name, or on the path without metadata.
-        return None
 
 
 Needs = Callable[[str], str | None]

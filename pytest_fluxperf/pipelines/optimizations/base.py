@@ -10,14 +10,18 @@ must not import torch at its top: recipes are parsed where no torch is loaded.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
+from importlib import metadata
 from typing import Any
 
 from pytest_fluxperf import recipe as grammar
-from pytest_fluxperf.errors import told
+from pytest_fluxperf.errors import Unavailable, told
 from pytest_fluxperf.pipelines.models import ModelInfo
+from pytest_fluxperf.pipelines.quiet import quiet
+from pytest_fluxperf.pipelines.shortage import shortage
 from pytest_fluxperf.pipelines.steps import StepLog
 from pytest_fluxperf.recipe import Recipe, Token, TokenSpec
 
@@ -140,6 +144,33 @@ def needs_package(module: str, install: str) -> str | None:
     # Without an origin it is a bare folder: flash-attn-4 makes one named flash_attn, as another package is called.
     found = spec is not None and spec.origin is not None
     return None if found else f"needs the package {install}, which is not installed"
+
+
+@contextmanager
+def unavailable_on(what: str, package: str | None, error_type: type[Exception] = Exception) -> Iterator[None]:
+    """Tell an error of an installed package in one line after ``what``, as :class:`Unavailable`.
+
+    ``package`` is the distribution's name, told with its version. Too little memory is no error of the package.
+    """
+    try:
+        with quiet():
+            yield
+    except error_type as error:
+        if shortage(error) is not None:
+            raise
+        # The first line only: what follows it is xFormers' account of every operator that it has not.
+        said = f"{type(error).__name__}: {error}".splitlines()[0][:200].rstrip(": ")
+        version = _version(package)
+        known = f" ({package} {version})" if version else ""
+        raise Unavailable(f"{what}: {said}{known}") from error
+
+
+def _version(package: str | None) -> str | None:
+    """Version of an installed distribution, where it is known."""
+    try:
+        return None if package is None else metadata.version(package)
+    except metadata.PackageNotFoundError:  # Built from source under another name, or on the path without metadata.
+        return None
 
 
 def needs_cuda(device: str, capability: tuple[int, int] | None = None) -> str | None:

@@ -23,6 +23,7 @@ from pytest_fluxperf.pipelines.optimizations.base import (
     needs_cuda,
     needs_package,
     register,
+    unavailable_on,
 )
 from pytest_fluxperf.recipe import Field, Recipe, Token, TokenSpec, choice
 
@@ -100,7 +101,8 @@ class TensorRT(Compiled):
     """Blocks compiled into TensorRT engines."""
 
     def _arguments(self) -> dict[str, Any]:
-        importlib.import_module("torch_tensorrt")  # registers the back end
+        with unavailable_on("torch-tensorrt cannot compile here", "torch-tensorrt"):
+            importlib.import_module("torch_tensorrt")  # registers the back end
         # Engines compute in the dtypes of the weights; one that cannot be built is an error, not a block left eager.
         options = {"use_explicit_typing": True, "pass_through_build_failures": True}
         return {"backend": "tensorrt", "dynamic": False, "options": options}
