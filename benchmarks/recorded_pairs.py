@@ -26,7 +26,7 @@ from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.pooled import compare_documents
 from pytest_fluxperf.gate.verdict import judge
 from pytest_fluxperf.report.document import load_document
-from pytest_fluxperf.results import Baseline, Result, RunDocument
+from pytest_fluxperf.results import Baseline, Judgement, Result, RunDocument
 
 BUSY = 0.98
 """Share of the time from which a device counts as busy: then the card alone makes the difference."""
@@ -73,16 +73,17 @@ def judged_by_all(documents: list[RunDocument]) -> list[Result]:
 def _appended(documents: Iterable[RunDocument]) -> dict[tuple[str, str | None], Baseline]:
     """What ``fluxperf append`` would have stored of these sessions, by test and recipe."""
     policy = Policy.of("absolute")
+    unjudged = Judgement(verdict="no baseline", message="")  # by what was stored then, which is not what is asked
     stored: dict[tuple[str, str | None], Baseline] = {}
     for document in documents:
         for result in document.results:
             key = (result.test, result.ran)
             change = plan_update(
-                result,
+                msgspec.structs.replace(result, judgement=unjudged),
                 stored.get(key),
                 "append",
                 hardware=document.hardware,
-                environment=document.environment,
+                environments={document.environment.digest: document.environment},
                 tau0=policy.tau0,
                 nu0=policy.nu0,
             )

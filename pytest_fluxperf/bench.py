@@ -7,11 +7,12 @@ the ``flux`` fixture is set up, and measures and judges when pytest calls the te
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -247,12 +248,15 @@ class Bench:
         if raised is None and not measurement.generations:
             self.session.make_room()  # out of memory: the next test starts with what can be had
         if not measurement.problems:
-            measurement, quality, drift = self._compare(measurement, baseline)
+            with self.session.device_lock():  # references may have to be made, and metrics run on the device too
+                measurement, quality, drift = self._compare(measurement, baseline)
         judgement = self._judge(measurement, quality, drift, baseline, policy)
         return _Attempt(measurement, quality, drift, judgement, raised)
 
     def broken(self, problem: str) -> Result:
         """The result of a test that could not be set up, so that nobody takes the others for all there was."""
+        with suppress(Exception):  # what keeps torch from loading may be what is broken
+            importlib.import_module("torch")  # of whose settings the environment tells, to which baselines are compared
         measurement = Measurement(generations=(), prepare_s=self.prepare_s, problems=(problem,))
         baseline = self.session.store.load(self.test)
         judgement = self._judge(measurement, None, None, baseline, self.policy)
@@ -267,12 +271,7 @@ class Bench:
         quality: Quality | None = None,
         drift: Quality | None = None,
     ) -> Result:
-        update, hardware = self.session.settings.update, self.session.hardware
-        if judgement.verdict == "no baseline" and accepted(judgement.verdict, update, baseline, hardware):
-            judgement = _replace(
-                judgement, message=f"{judgement.message.partition(';')[0]}; this run is recorded as one"
-            )
-        return Result(
+        result = Result(
             test=self.test,
             recipe=self.recipe,
             reference=self.reference,
@@ -296,6 +295,11 @@ class Bench:
             worker=self.session.worker,
             max_slowdown=self.policy.max_slowdown,
         )
+        update, hardware = self.session.settings.update, self.session.hardware
+        if judgement.verdict == "no baseline" and accepted(result, update, hardware):
+            told = f"{judgement.message.partition(';')[0]}; this run is recorded as one"
+            result = _replace(result, judgement=_replace(judgement, message=told))
+        return result
 
     def _profiled(self, measurement: Measurement, call: Callable[[], Any]) -> Measurement:
         """``measurement`` with the kernels of one more generation; broken if that raises."""
@@ -549,7 +553,8 @@ class Bench:
         """The pictures that a comparable baseline stored, or none."""
         if baseline is None or baseline.workload != self.workload or not baseline.runs:
             return []
-        hashes = [getattr(sample, field) for sample in baseline.runs[-1].samples]
+        # Of the first run: those of each run that was appended would let them drift step by step.
+        hashes = [getattr(sample, field) for sample in baseline.runs[0].samples]
         if not all(hashes):
             return []
         try:

@@ -75,9 +75,12 @@ class SettingError(FluxPerfError):
     """A setting with a wrong name, type or value; the message says what is right."""
 
 
-def _number(low: float | None = None, *, integer: bool = False, strict: bool = False) -> Callable[[Any], Any]:
+def _number(
+    low: float | None = None, high: float = math.inf, *, integer: bool = False, strict: bool = False
+) -> Callable[[Any], Any]:
     kind = "an integer" if integer else "a number"
     bound = "" if low is None else f" {'above' if strict else 'of at least'} {low:g}"
+    bound += f" and at most {high:g}" if high < math.inf else ""
 
     def check(value: Any) -> Any:
         if isinstance(value, str):
@@ -87,7 +90,7 @@ def _number(low: float | None = None, *, integer: bool = False, strict: bool = F
                 raise SettingError(f"must be {kind}{bound}, not {value!r}") from None
         if isinstance(value, bool) or not isinstance(value, int if integer else (int, float)):
             raise SettingError(f"must be {kind}{bound}, not {value!r}")
-        if not math.isfinite(value) or (low is not None and (value <= low if strict else value < low)):
+        if not math.isfinite(value) or value > high or (low is not None and (value <= low if strict else value < low)):
             raise SettingError(f"must be {kind}{bound}, not {value!r}")
         return value if integer else float(value)
 
@@ -152,7 +155,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "warmup": _number(0, integer=True),
     "max_slowdown": _number(0, strict=True),
     "max_memory_growth": _number(0, strict=True),
-    "min_ssim": _number(-1),
+    "min_ssim": _number(-1, 1),
     "min_psnr": _number(0),
     "max_lpips": _number(0),
     "quality_tolerance": _number(0, strict=True),

@@ -470,6 +470,10 @@ class RunDocument(Record, frozen=True, kw_only=True):
     """Name of the baseline folder (``h100``, ``cpu``)."""
     hardware: Hardware
     environment: Environment
+    environments: dict[str, Environment] = {}
+    """All that results were measured in, by digest, where xdist's workers differed."""
+    strict: bool = False
+    """Whether inconclusive tests failed."""
     command: tuple[str, ...] = ()
     collected: int
     """fluxperf tests selected in the session; ``gated`` of them were judged against a baseline."""

@@ -97,6 +97,8 @@ class Session:
         self.id = run
         self.configurations = 0
         """fluxperf tests selected, over which Bonferroni's correction is shared."""
+        self.environments: dict[str, Environment] = {}
+        """What results were measured in, by digest; xdist's workers may differ."""
         self.results: dict[str, Result] = {}
         self.skipped: dict[str, Skipped] = {}
         self.selected: set[str] = set()
@@ -120,10 +122,15 @@ class Session:
         """What baselines belong to."""
         return self.gpu.hardware
 
-    @cached_property
+    @property
     def environment(self) -> Environment:
-        """The installed software, captured when torch has been loaded."""
-        return environment.capture()
+        """The installed software: the first that a result was measured in, which holds torch's settings too."""
+        if self.environments:
+            return next(iter(self.environments.values()))
+        found = environment.capture()
+        if "torch" in sys.modules:
+            self.environments[found.digest] = found
+        return found
 
     @cached_property
     def clock(self) -> Clock:
@@ -297,15 +304,12 @@ class Session:
 
     def told(self) -> dict[str, Any]:
         """What an xdist worker tells the controller, as plain builtins."""
-        if not self.configurations:
-            return {}
-        return {"environment": msgspec.to_builtins(self.environment), "configurations": self.configurations}
+        return {"environments": msgspec.to_builtins(self.environments), "configurations": self.configurations}
 
     def adopt(self, told: Mapping[str, Any]) -> None:
-        """Take a worker's environment for the session's: the controller loads no torch and knows less."""
-        if "environment" in told:
-            self.environment = msgspec.convert(told["environment"], Environment)
-            self.configurations = told["configurations"]
+        """Take over what a worker told: the controller loads no torch and knows less of its environment."""
+        self.environments |= msgspec.convert(told.get("environments", {}), dict[str, Environment])
+        self.configurations = max(self.configurations, told.get("configurations", 0))
 
     # -- what came out -------------------------------------------------------------------------------------
 
@@ -340,7 +344,7 @@ class Session:
             results,
             self.settings.update,
             hardware=self.hardware,
-            environment=self.environment,
+            environments=self.environments,
             tau0=policy.tau0,
             nu0=policy.nu0,
             pictures=self.folder,
@@ -389,6 +393,8 @@ class Session:
             gpu=self.gpu.name,
             hardware=self.hardware,
             environment=self.environment,
+            environments=self.environments if len(self.environments) > 1 else {},
+            strict=self.settings.strict,
             command=("pytest", *sys.argv[1:]),
             collected=collected,
             gated=self.gated,

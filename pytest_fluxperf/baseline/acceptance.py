@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pytest_fluxperf.baseline.environment import hardware_differences
-from pytest_fluxperf.results import FAILING, Baseline, Hardware, Result, Verdict
+from pytest_fluxperf.baseline.update import crossed_floor, other_hardware
+from pytest_fluxperf.results import FAILING, Hardware, Result
 
 
-def accepted(verdict: Verdict, update: str | None, stored: Baseline | None, hardware: Hardware) -> bool:
-    """True when ``--fluxperf-update`` takes a result of this verdict as the new baseline, so that the test passes."""
-    if update is None or verdict in ("broken", "invalid"):
+def accepted(result: Result, update: str | None, hardware: Hardware) -> bool:
+    """True when ``--fluxperf-update`` takes a result as the new baseline, so that the test passes."""
+    verdict, stored = result.judgement.verdict, result.baseline
+    if update is None or verdict in ("broken", "invalid") or crossed_floor(result):
         return False
     if update == "all":
         return True
@@ -17,12 +18,12 @@ def accepted(verdict: Verdict, update: str | None, stored: Baseline | None, hard
     if verdict != "no baseline":
         return False
     # What is stored and cannot be compared is replaced by "new" alone, and on the same hardware.
-    return stored is None or (update == "new" and not hardware_differences(stored.hardware, hardware))
+    return stored is None or (update == "new" and not other_hardware(stored, result, hardware))
 
 
 def fails(result: Result, *, strict: bool, update: str | None, hardware: Hardware) -> bool:
     """Whether the test fails."""
-    verdict = result.judgement.verdict
-    if accepted(verdict, update, result.baseline, hardware):
+    if accepted(result, update, hardware):
         return False
+    verdict = result.judgement.verdict
     return verdict in FAILING or (strict and verdict == "inconclusive")

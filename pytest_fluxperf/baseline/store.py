@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,15 +75,16 @@ class BaselineStore:
         mode: UpdateMode,
         *,
         hardware: Hardware,
-        environment: Environment,
+        environments: Mapping[str, Environment],
         tau0: float,
         nu0: float,
         pictures: Path,
     ) -> list[Change]:
         """Move the baselines of ``results`` as ``mode`` says and return what happened, one Change a result.
 
-        ``pictures`` is the folder that the results' picture paths are relative to. Stored pictures that no
-        baseline of this gpu needs any more because of this update are removed.
+        ``environments`` are those that the results were measured in, by digest. ``pictures`` is the folder that the
+        results' picture paths are relative to. Stored pictures that no baseline of this gpu needs any more because of
+        this update are removed.
         """
         with self._locked():
             changes: list[Change] = []
@@ -92,7 +93,9 @@ class BaselineStore:
             dropped: set[str] = set()
             for result in results:
                 old = latest[result.test] if result.test in latest else self.load(result.test)
-                change = plan_update(result, old, mode, hardware=hardware, environment=environment, tau0=tau0, nu0=nu0)
+                change = plan_update(
+                    result, old, mode, hardware=hardware, environments=environments, tau0=tau0, nu0=nu0
+                )
                 latest[result.test] = change.baseline or old
                 if change.baseline is not None:
                     texts[self.path(result.test)] = encode(change.baseline)

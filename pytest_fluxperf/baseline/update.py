@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -121,7 +121,7 @@ def plan_update(
     mode: UpdateMode,
     *,
     hardware: Hardware,
-    environment: Environment,
+    environments: Mapping[str, Environment],
     tau0: float,
     nu0: float,
 ) -> Change:
@@ -129,12 +129,19 @@ def plan_update(
 
     ``new`` records where nothing comparable is stored, ``failed`` also replaces what regressed, ``all``
     replaces everything, ``append`` adds a run of an unchanged environment and recipe to teach the gate its noise. A
-    broken or invalid result never becomes a baseline.
+    broken or invalid result never becomes a baseline, and what regressed is no noise. ``environments`` holds that of
+    the result by its digest.
     """
     verdict = result.judgement.verdict
     if result.run is None or verdict in ("broken", "invalid"):
         return Change(result.test, "refused", f"{result.test}: refused, {verdict}: {result.judgement.message}")
+    if floor := crossed_floor(result):
+        reason = f"{floor}: it holds whatever is recorded; change the test's bound"
+        return Change(result.test, "refused", f"{result.test}: refused, {reason}")
     run = rounded(result.run)
+    if (environment := environments.get(run.environment)) is None:
+        line = f"{result.test}: refused, the environment {run.environment} that it was measured in is not known"
+        return Change(result.test, "refused", line)
     fresh = Baseline(
         format=BASELINE_FORMAT,
         test=result.test,
@@ -142,7 +149,7 @@ def plan_update(
         reference=result.reference,
         hardware=hardware,
         workload=result.workload,
-        environments={environment.digest: environment},
+        environments={run.environment: environment},
         runs=(run,),
         tau0=tau0,
         nu0=nu0,
@@ -150,11 +157,14 @@ def plan_update(
     if old is None:
         return Change(result.test, "recorded", f"{result.test}: recorded, {_numbers(fresh)}", fresh)
     if mode == "append":
+        if _is_regression(result, old):
+            reason = f"{result.judgement.message}; accept the change with --fluxperf-update=failed"
+            return Change(result.test, "refused", f"{result.test}: refused, regressed: {reason}")
         return _append(old, fresh)
-    comparable = not differences(old, fresh)
-    other_hardware = hardware_differences(old.hardware, hardware)
-    if mode == "new" and other_hardware:
-        reason = f"stored for other hardware ({other_hardware[0]}); replace it with --fluxperf-update=all"
+    elsewhere = other_hardware(old, result, hardware)
+    comparable = not elsewhere and not differences(old, fresh)
+    if mode == "new" and elsewhere:
+        reason = f"stored for other hardware ({elsewhere[0]}); replace it with --fluxperf-update=all"
         return Change(result.test, "refused", f"{result.test}: refused, {reason}")
     if comparable and (mode == "new" or (mode == "failed" and verdict not in ("regressed", "no baseline"))):
         return Change(result.test, "kept", f"{result.test}: kept, {_numbers(old)}")
@@ -164,12 +174,40 @@ def plan_update(
     return Change(result.test, "replaced", line, fresh)
 
 
+def crossed_floor(result: Result) -> str | None:
+    """What says that a floor or ceiling of the test itself was crossed, which no baseline moves."""
+    for finding in result.judgement.findings:
+        if finding.verdict == "regressed" and finding.metric.endswith((" floor", " ceiling")):
+            return finding.message
+    return None
+
+
+def _is_regression(result: Result, old: Baseline) -> bool:
+    """Whether more regressed than the time on a card that the baseline does not know yet; cards of one kind differ."""
+    if result.judgement.verdict != "regressed" or result.run is None:
+        return False
+    known = result.run.gpu_uuid in {run.gpu_uuid for run in old.runs}
+    regressed = [finding.metric for finding in result.judgement.findings if finding.verdict == "regressed"]
+    return known or any(metric not in ("latency", "speed-up") for metric in regressed)
+
+
 def differences(old: Baseline, new: Baseline, *, cpu_model: bool = False) -> list[str]:
     """Why two baselines of a test cannot be compared, as clauses; empty when they can."""
     return [
         *hardware_differences(old.hardware, new.hardware, cpu_model=cpu_model),
         *workload_differences(old, new.recipe, new.reference, new.workload),
     ]
+
+
+def other_hardware(old: Baseline, result: Result, hardware: Hardware) -> list[str]:
+    """Why a baseline is of other hardware than a result, as clauses."""
+    found = hardware_differences(old.hardware, hardware)
+    if found or result.judgement.verdict != "no baseline":
+        return found
+    if workload_differences(old, result.recipe, result.reference, result.workload):
+        return []
+    # What the gate could not compare is the CPU's model, then, which counts where seconds are gated.
+    return hardware_differences(old.hardware, hardware, cpu_model=True)
 
 
 def workload_differences(old: Baseline, recipe: str | None, reference: str, workload: Workload) -> list[str]:

@@ -73,6 +73,7 @@ def compare(base: Path, new: Path, max_slowdown: float | None, *, strict: bool =
     relative = any(g.reference_latency_s for r in now.results for g in r.measurement.generations)
     policy = Policy.of("relative" if relative else "absolute", max_slowdown=max_slowdown)
     judged = compare_documents(old, now, policy, own_tolerances=max_slowdown is None)
+    judged = msgspec.structs.replace(judged, strict=strict)
     for line in terminal_summary(judged, shutil.get_terminal_size().columns):
         print(line)
     if not judged.gated:
@@ -104,7 +105,7 @@ def append(results: Sequence[Path], baselines: Path) -> int:
             document.results,
             "append",
             hardware=document.hardware,
-            environment=document.environment,
+            environments={document.environment.digest: document.environment, **document.environments},
             tau0=policy.tau0,
             nu0=policy.nu0,
             pictures=path if path.is_dir() else path.parent,

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 _LONGEST = 160
 
+_SAME = 0.99
+"""SSIM from which drifted pictures count as no worse: the default tolerance of a change of SSIM."""
+
 
 def verdict_sentence(view: Overview) -> str:
     """``2 of 24 regressed: torch 2.11.0 → 2.13.0 made bf16+fbcache:0.3 6.1 % slower: 5 more computed steps per image.``
@@ -36,7 +39,7 @@ def verdict_sentence(view: Overview) -> str:
         lead = f"All {total} passed" if total > 1 else "The test passed"
         if view.unmeasured:
             lead = f"{total} of {total + view.unmeasured} passed, {view.unmeasured} not measured"
-        text = f"{lead}: no slower, no heavier, no worse than the baseline"
+        text = f"{lead}{_claims(view.rows)}"
     else:
         text = ", ".join(
             f"{n} recorded for the first time" if moved and v == "no baseline" else f"{n} {_said(v, n)}"
@@ -49,6 +52,25 @@ def verdict_sentence(view: Overview) -> str:
         refused = sum(": refused, " in line for document in view.documents for line in document.changes)
         text += f"; baselines updated ({moved})" + (f", {refused} refused" if refused else "")
     return text + "."
+
+
+def _claims(rows: Sequence[Row]) -> str:
+    """What has been judged, and in how many tests where not in all."""
+    parts = []
+    for claim, what in ("no slower", "time"), ("no heavier", "memory"), ("no worse", "pictures"):
+        n = sum(any(_judges(finding, what) for finding in row.result.judgement.findings) for row in rows)
+        parts += [claim if n == len(rows) else f"{claim} ({what} judged in {n})"] if n else []
+    return f": {', '.join(parts)} than the baseline" if parts else ""
+
+
+def _judges(finding: Finding, what: str) -> bool:
+    """Whether a finding that passed says something of ``time``, ``memory`` or ``pictures``."""
+    if finding.tolerance is None:  # shown alone
+        return False
+    if finding.metric == "drift":  # its floor is far below what anybody would call the same picture
+        return what == "pictures" and (finding.now or 0.0) >= _SAME
+    others = {"computed steps": "", "graph breaks": "", "latency": "time", "speed-up": "time", "peak memory": "memory"}
+    return others.get(finding.metric, "pictures") == what
 
 
 def _cause(view: Overview, row: Row) -> str:

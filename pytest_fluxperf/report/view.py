@@ -91,7 +91,7 @@ class Row:
     def fails(self) -> bool:
         """Whether the test failed, which an update that takes its result as the new baseline prevents."""
         document = self.document
-        return fails(self.result, strict=False, update=document.update, hardware=document.hardware)
+        return fails(self.result, strict=document.strict, update=document.update, hardware=document.hardware)
 
     @property
     def recipe(self) -> str:

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pytest_fluxperf.baseline.acceptance import accepted
 from pytest_fluxperf.baseline.codec import check, decode, encode, rounded
 from pytest_fluxperf.baseline.names import baseline_path
 from pytest_fluxperf.baseline.schema import SCHEMAS, schema_text
@@ -24,6 +25,7 @@ from pytest_fluxperf.baseline.update import Change, record
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.results import (
     Baseline,
+    Finding,
     Generation,
     Judgement,
     Measurement,
@@ -296,7 +298,8 @@ def result(
 def update(
     store: BaselineStore, mode: Any, *results: Result, folder: Path | None = None, **changes: Any
 ) -> list[Change]:
-    values: dict[str, Any] = {"hardware": make.H100, "environment": make.ENVIRONMENT, "tau0": 0.007, "nu0": 4.0}
+    known = changes.pop("environment", make.ENVIRONMENT)
+    values: dict[str, Any] = {"hardware": make.H100, "environments": {known.digest: known}, "tau0": 0.007, "nu0": 4.0}
     return store.update(results, mode, pictures=folder or store.folder, **{**values, **changes})
 
 
@@ -333,6 +336,7 @@ def test_a_first_update_records(store: BaselineStore) -> None:
         ("all", "broken", "refused"),
         ("all", "invalid", "refused"),
         ("append", "broken", "refused"),
+        ("append", "regressed", "refused"),
     ],
 )
 def test_what_each_mode_does(store: BaselineStore, mode: str, verdict: Verdict, action: str) -> None:
@@ -398,6 +402,49 @@ def test_append_wants_what_a_whole_recipe_stood_for(store: BaselineStore) -> Non
     same = msgspec.structs.replace(first, session="c")
     (change,) = update(store, "append", result(recipe="fastest_lossless", run=same))
     assert change.action == "appended"
+
+
+@pytest.mark.parametrize(
+    ("card", "metric", "action"),
+    [("GPU-other", "latency", "appended"), ("GPU-other", "SSIM", "refused"), (None, "latency", "refused")],
+)
+def test_append_takes_a_regression_of_time_only_from_a_card_that_it_does_not_know(
+    store: BaselineStore, card: str | None, metric: str, action: str
+) -> None:
+    update(store, "append", result())
+    run = msgspec.structs.replace(result().run, session="later", gpu_uuid=card)
+    judgement = Judgement(
+        verdict="regressed", message="because", findings=(Finding(metric=metric, verdict="regressed"),)
+    )
+    (change,) = update(store, "append", result(run=run, judgement=judgement))
+    assert change.action == action
+    assert ("refused, regressed: because; accept the change with" in change.line) == (action == "refused")
+
+
+def test_new_does_not_overwrite_what_was_timed_on_another_cpu(store: BaselineStore) -> None:
+    update(store, "new", result(), hardware=make.CPU)
+    other = msgspec.structs.replace(make.CPU, name="Xeon")
+    timed = result("no baseline", baseline=store.load(TEST))
+    (change,) = update(store, "new", timed, hardware=other)
+    assert (change.action, "Xeon" in change.line) == ("refused", True)
+    assert not accepted(timed, "new", other)
+    elsewhere = result("no baseline", workload=make.workload(steps=9), baseline=store.load(TEST))  # a speed-up
+    assert accepted(elsewhere, "new", other)
+    (change,) = update(store, "new", elsewhere, hardware=other)
+    assert change.action == "replaced"
+
+
+def test_each_result_is_stored_with_the_environment_that_it_was_measured_in(store: BaselineStore) -> None:
+    worker = msgspec.structs.replace(make.ENVIRONMENT, flags={"torch.num_threads": "3"})
+    run = msgspec.structs.replace(result().run, environment=worker.digest)
+    both = {known.digest: known for known in (make.ENVIRONMENT, worker)}
+    update(store, "all", result(), result(test="other", run=run), environments=both)
+    stored = store.load("other")
+    assert stored is not None
+    assert stored.environments == {worker.digest: worker}
+    changes = update(store, "all", result(seed=1), result(test="other", run=run), environments={worker.digest: worker})
+    assert [change.action for change in changes] == ["refused", "unchanged"]
+    assert f"the environment {make.ENVIRONMENT.digest} that it was measured in is not known" in changes[0].line
 
 
 def test_the_same_run_is_not_appended_twice(store: BaselineStore) -> None:

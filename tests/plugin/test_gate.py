@@ -220,7 +220,11 @@ def test_append_adds_a_run_and_says_so(recorded):
 
 
 def test_append_does_not_accept_a_regression(recorded):
-    assert recorded.run("--fluxperf-append", fault="slow decode").ret == 1
+    result = recorded.run("--fluxperf-append", fault="slow decode")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*fbcache*refused, regressed: latency*accept the change with *update=failed"])
+    runs = [json.loads(path.read_text())["runs"] for path in recorded.baselines.rglob("test_recipe*.json")]
+    assert sorted(len(stored) for stored in runs) == [3, 4]
 
 
 def test_a_recipe_that_cannot_run_is_a_skip_that_says_what_is_missing(project):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree as ET
 
 import msgspec
@@ -51,6 +52,37 @@ def report(project, kind, capsys):
     capsys.readouterr()
     main(["report", str(project.runs[-1] / "results.json"), "--format", kind])
     return capsys.readouterr().out
+
+
+def test_a_test_that_cannot_be_set_up_first_leaves_torchs_settings_to_the_others(small):
+    suite = small.pytester.path / "test_suite.py"
+    fixture = "@pytest.fixture\ndef late():\n    raise OSError('no disk')\n\n\n@pytest.mark.fluxperf()"
+    suite.write_text(suite.read_text().replace("@pytest.mark.fluxperf()", fixture).replace("work):", "work, late):", 1))
+    small.pytester.runpytest_subprocess(*small._arguments, "--fluxperf-update")
+    (path,) = small.baselines.rglob("test_other*.json")
+    (environment,) = json.loads(path.read_text())["environments"].values()
+    assert any(name.startswith("torch.") for name in environment["flags"])
+    assert {result["judgement"]["verdict"] for result in small.results()["results"]} == {"broken", "no baseline"}
+
+
+def test_workers_that_differ_or_measure_nothing_lose_no_baseline(small, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    suite = small.pytester.path / "test_suite.py"
+    text = suite.read_text()
+    suite.write_text(text.replace("    work(0.1)", "    __import__('torch').set_num_threads(3)\n    work(0.1)", 1))
+    small.pytester.makepyfile(test_second=text, test_plain="def test_nothing():\n    pass\n")
+    options = ("-n3", "--dist=loadfile", "--fluxperf-update")
+    result = small.pytester.runpytest_subprocess(*small._arguments, *options)
+    result.assert_outcomes(passed=5)
+    assert result.ret == 0
+    stored = [decode(path.read_bytes(), str(path)) for path in small.baselines.rglob("test_one*.json")]
+    threads = {
+        baseline.test: environment.flags["torch.num_threads"]
+        for baseline in stored
+        for environment in baseline.environments.values()
+    }
+    assert threads == {"test_suite.py::test_one": "3", "test_second.py::test_one": "1"}
+    assert main(["append", str(small.runs[-1]), "--baselines", str(small.baselines.parent)]) == 0
 
 
 DASHBOARD_DOWN = """
@@ -162,6 +194,7 @@ def test_lost_pictures_are_recorded_anew_by_the_remedy_that_is_told(small, damag
     ("marker", "arguments", "said"),
     [
         ("max_lpips=0.1", [], "max_lpips needs the metric lpips"),
+        ("min_ssim=2", [], "must be a number of at least -1 and at most 1, not 2"),
         ("min_ssim=0.9", ["--fluxperf-metrics=psnr"], "min_ssim needs the metric ssim"),
         ('min_ssim=0.9, reference="none"', [], "min_ssim needs pictures to compare with"),
         ("seeds=[2**64]", [], "must be at most 18446744073709551615"),
@@ -200,3 +233,56 @@ def test_a_result_hook_that_raises_does_not_end_the_session(small):
     result = small.run("--fluxperf-update")
     result.assert_outcomes(passed=1, errors=1, warnings=1)
     assert "INTERNALERROR" not in result.stdout.str()
+
+
+def test_an_update_that_measured_nothing_fails(small):
+    small.small(body="pass")
+    suite = small.pytester.path / "test_suite.py"
+    suite.write_text(suite.read_text().replace("@pytest.mark.fluxperf", "@pytest.mark.skip\n@pytest.mark.fluxperf"))
+    for option in ("--fluxperf-update", "--fluxperf-append"):
+        result = small.run(option)
+        assert result.ret == 1
+        result.stdout.fnmatch_lines(["*this run gated nothing, so it fails*"])
+
+
+def test_reports_count_what_strict_fails(small, capsys):
+    """One stored session, and a tolerance that it cannot decide."""
+    small.small(marker="max_slowdown=0.02")
+    small.run("--fluxperf-update")
+    result = small.run("--fluxperf-strict")
+    verdicts = [r["judgement"]["verdict"] for r in small.results()["results"]]
+    inconclusive = verdicts.count("inconclusive")
+    assert inconclusive
+    result.assert_outcomes(failed=inconclusive, passed=2 - inconclusive)
+    assert small.results()["strict"]
+    suite = ET.fromstring(report(small, "junit", capsys)).find("testsuite")
+    assert int(suite.get("failures")) == inconclusive
+    assert report(small, "annotations", capsys).count("::error") == inconclusive
+    assert f"{inconclusive} of 2 inconclusive: " in result.stdout.str()
+
+
+NOISE = (
+    "pixels = picture(flux_inputs['generator'].initial_seed()); "
+    "return numpy.clip(pixels + numpy.random.normal(0, {0}, pixels.shape), 0, 1)"
+)
+
+
+@pytest.mark.parametrize("option", ["--fluxperf-update", "--fluxperf-update=failed", "--fluxperf-append"])
+def test_no_update_takes_a_picture_beyond_the_tests_own_floor(small, option):
+    small.small(marker="min_ssim=0.9")
+    small.run("--fluxperf-update")
+    before = {path: path.read_bytes() for path in small.baselines.rglob("test_one*.json")}
+    small.small(marker="min_ssim=0.9", body=NOISE.format(0.3))
+    result = small.run(option)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*test_one: refused, *SSIM of 8 of 8 prompts beyond the floor 0.9*"])
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_pictures_are_compared_with_the_first_runs_whatever_was_appended(small):
+    small.run("--fluxperf-update")
+    small.small(body=NOISE.format(0.05))
+    assert small.run("--fluxperf-append").ret == 0
+    small.run()
+    (result,) = [r for r in small.results()["results"] if "one" in r["test"]]
+    assert {score["ssim"] < 0.999 for score in result["quality"]["scores"]} == {True}

@@ -76,6 +76,46 @@ def test_what_a_run_that_was_ended_did_not_reach_has_not_passed(verdicts, said):
     assert (ended.sentence, ended.tone) == (said, "inconclusive")
 
 
+@pytest.mark.parametrize(
+    ("findings", "claimed"),
+    [
+        ((), "All 2 passed."),
+        ((Finding(metric="latency", verdict="passed", now=9.0),), "All 2 passed."),  # shown, not judged
+        (
+            (
+                Finding(metric="speed-up", verdict="passed", tolerance=0.1),
+                Finding(metric="drift", verdict="passed", tolerance=0.2, now=0.44),
+            ),
+            "All 2 passed: no slower than the baseline.",
+        ),
+        (
+            (
+                Finding(metric="peak memory", verdict="passed", tolerance=0.05),
+                Finding(metric="drift", verdict="passed", tolerance=0.2, now=1.0),
+            ),
+            "All 2 passed: no heavier, no worse than the baseline.",
+        ),
+    ],
+)
+def test_only_what_was_judged_is_claimed(findings, claimed):
+    made = [documents.result(recipe) for recipe in ("bf16", "fp16")]
+    made = [
+        msgspec.structs.replace(result, judgement=msgspec.structs.replace(result.judgement, findings=findings))
+        for result in made
+    ]
+    assert overview(documents.document(made, environment=documents.OLD)).sentence == claimed
+
+
+def test_what_was_judged_in_some_tests_says_in_how_many():
+    plain, judged = documents.result("bf16"), documents.result("fp16")
+    alone = (Finding(metric="SSIM", verdict="passed", tolerance=0.01),)
+    plain = msgspec.structs.replace(plain, judgement=msgspec.structs.replace(plain.judgement, findings=alone))
+    said = overview(documents.document([plain, judged], environment=documents.OLD)).sentence
+    assert said == (
+        "All 2 passed: no slower (time judged in 1), no heavier (memory judged in 1), no worse than the baseline."
+    )
+
+
 def test_without_a_change_nothing_is_blamed():
     assert sentence({}) == "1 of 2 regressed: bf16+fa2 is 6.1 % slower."
 
