@@ -168,8 +168,8 @@ class _Child:
         if items:
             ours.turns = self._turns = _Turns(self._channel, ours, plan)
             ours.settings = dataclasses.replace(ours.settings, profile=False)  # when to profile, the conductor says
-        if not plan.quality:
-            for item in session.items:
+        for item in session.items:
+            if not plan.quality or item.nodeid in plan.compared:
                 bench = item.stash[BENCH]
                 bench.settings = dataclasses.replace(bench.settings, reference="none")
 

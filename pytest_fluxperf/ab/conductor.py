@@ -71,7 +71,7 @@ class Terms:
     go_on: bool = False
     """Whether to compare everything, however many regressions are confirmed."""
     quality: bool = True
-    """Whether the first block also compares pictures."""
+    """Whether pictures are compared too, where a side measures a test for the first time."""
     least_pairs: int = LEAST_PAIRS
     companions: tuple[int, ...] = ()
     """Process groups that hold the device and keep still."""
@@ -118,6 +118,10 @@ class Trial:
         """True for a regression that was confirmed."""
         return self.interleaved is not None and self.interleaved.finding.verdict == "regressed"
 
+    def of(self, side: str) -> list[Result]:
+        """The results of a side."""
+        return self.old if side == "old" else self.new
+
     def take(self, side: str, done: Finished) -> Result | None:
         """Keep what a side brings back at the end of a test; None when that is no whole measurement."""
         if done.result is None:
@@ -127,7 +131,7 @@ class Trial:
             self.environments[side] = done.environment
         if side == "new":
             self.policy = tolerant(done.policy, Policy)
-        (self.old if side == "old" else self.new).append(result)
+        self.of(side).append(result)
         return result if result.run is not None or result.measurement.unfit else None
 
     def alternate(self, reason: str) -> None:
@@ -201,11 +205,10 @@ class Conductor:
                         if trial.test in found_old.tests:
                             trial.alternate("as asked for")
             with self._device(found_new):
-                quality = first and self._terms.quality
                 plan = [trial for trial in self._open(alternating=False) if trial.test in found_new.tests]
                 both = {trial.test for trial in plan if trial.test in found_old.tests}
-                self._plan(old, [trial for trial in plan if trial.test in both], quality, new.group)
-                self._plan(new, plan, quality, old.group)
+                self._plan(old, [trial for trial in plan if trial.test in both], new.group)
+                self._plan(new, plan, old.group)
                 self._held = {"old": 0.0, "new": 0.0}
                 for trial in plan:
                     if self._enough():
@@ -333,7 +336,7 @@ class Conductor:
                 (found,) = self._greeted(side)
                 with self._device(found):
                     here = [t for t in plan if t.open and t.test in found.tests and t.test not in unreached]
-                    self._plan(side, here, self._terms.quality and number == 1 and label == "a")
+                    self._plan(side, here)
                     for at, trial in enumerate(here):
                         self._current = trial
                         if name == "new" and trial.test in cannot:
@@ -395,12 +398,15 @@ class Conductor:
                 stack.enter_context(FileLock(found.lock))
             yield
 
-    def _plan(self, side: Side, trials: Sequence[Trial], quality: bool, *companions: int) -> None:
+    def _plan(self, side: Side, trials: Sequence[Trial], *companions: int) -> None:
+        compared = tuple(trial.test for trial in trials if trial.of(side.name))
         side.plan(
             Plan(
                 tests=tuple(trial.test for trial in trials),
                 least_pairs=self._terms.least_pairs,
-                quality=quality,
+                # a version that does not know what was compared compares all again, so it is asked only when it must
+                quality=self._terms.quality and len(compared) < len(trials),
+                compared=compared,
                 companions=(*self._terms.companions, *companions),
             )
         )

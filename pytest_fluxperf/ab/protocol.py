@@ -163,6 +163,8 @@ class Plan(Message, frozen=True, kw_only=True):
     """Generations of a test at least; prompts are gone through as often as that takes."""
     quality: bool
     """Whether pictures are to be compared with the reference recipe's."""
+    compared: tuple[str, ...] = ()
+    """Tests whose pictures were compared already."""
     companions: tuple[int, ...] = ()
     """Process groups that hold the device as well and keep still."""
 

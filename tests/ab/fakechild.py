@@ -5,6 +5,7 @@ Run as ``python -IS fakechild.py SCENARIO.json``. The wire format is written out
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -77,7 +78,7 @@ say(
     refused=scenario.get("refused", {}),
     gpu="cpu",
     hardware={"kind": "cpu", "name": "a CPU"},
-    metrics=["psnr"],
+    metrics=scenario.get("metrics", ["ssim"]),
     profile=scenario.get("profile", False),
 )
 plan = hear()
@@ -124,6 +125,15 @@ for test in plan["tests"]:
         result["measurement"]["generations"] = [{"latency_s": s, "wall_s": s, "unheard_of": 1} for s in seconds]
         result["run"]["samples"] = [{"latency_s": s, "wall_s": s} for s in seconds]
         result["run"]["session"] = name
+        if plan["quality"] and test not in plan["compared"]:
+            note(f"{test} compared")
+            result["reference"] = "baseline"
+            if "picture" in told:  # path, and what a result says of it
+                path, picture = told["picture"]
+                (folder / name / "images").mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, folder / name / "images")
+                for generation in result["measurement"]["generations"]:
+                    generation["picture"] = picture
         if told.get("problem"):
             result["measurement"]["problems"] = [told["problem"]]
             result["run"] = None

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import records as make
 
 from pytest_fluxperf.ab.conductor import Conductor, Terms, Trial
+from pytest_fluxperf.quality import images
 from pytest_fluxperf.results import Environment, Judgement, Result, Workload
 
 FAKE = Path(__file__).with_name("fakechild.py")
@@ -48,6 +50,12 @@ class Fakes:
                 if told is not None:
                     self.scenarios[side]["tests"][name] = told
         return self
+
+    def picture(self, seed: int, width: int = 32) -> list[Any]:
+        """What a side tells of a picture of noise: a value for ``picture`` in what it does with a test."""
+        pixels = np.random.default_rng(seed).random((32, width, 3), dtype=np.float32)
+        made = images.save(pixels, self.home / "images", self.home)
+        return [str(self.home / made.path), msgspec.to_builtins(made)]
 
     def python(self, side: str) -> Path:
         environment = Environment(python="3.11", platform="Linux", packages=self.scenarios[side]["packages"])

@@ -1,0 +1,45 @@
+"""Pictures of both environments are compared once for each test, whatever becomes of the processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fakechildren import Fakes
+
+from pytest_fluxperf.cli import main
+from pytest_fluxperf.report import load_document
+from pytest_fluxperf.results import Judgement
+
+
+def judged(fakes: Fakes, expected: int) -> dict[str, Judgement]:
+    """The judgements that ``fluxperf ab`` reports, by test."""
+    reports = fakes.home / "reports"
+    arguments = ["ab", f"--old={fakes.python('old')}", f"--new={fakes.python('new')}", f"--reports={reports}"]
+    assert main(arguments) == expected
+    (folder,) = reports.iterdir()
+    return {result.test: result.judgement for result in load_document(folder).results}
+
+
+@pytest.mark.parametrize("mode", ["interleaved", "alternating"])
+def test_a_test_that_is_first_reached_in_a_later_block_has_its_pictures_compared(fakes: Fakes, mode: Any) -> None:
+    dies = {"latency": 1.1, "kernels": {}, "does": "die", "at": "profile"}
+    fakes.tests(slow=({"latency": 1.0}, dies), later=({"latency": 1.0, "noise": 0.012}, {"latency": 1.006}))
+    fakes.run(mode=mode, quality=True)
+    compared = [line.partition("-")[::2] for line in fakes.lines("compared")]
+    side, at = ("old", "new"), ("1", "2") if mode == "interleaved" else ("1a-alone", "1a-alone")
+    assert sorted(compared) == sorted(
+        (name, f"{process} {test} compared")
+        for name in side
+        for process, test in zip(at, ("slow", "later"), strict=True)
+    )
+    assert len({line.split()[0] for line in fakes.lines("later warm")}) > 2, "another block compares no picture again"
+
+
+def test_an_unrelated_picture_in_a_later_block_is_found(fakes: Fakes) -> None:
+    dies = {"latency": 1.1, "kernels": {}, "does": "die", "at": "profile"}
+    before, after = ({"latency": 1.0, "picture": fakes.picture(seed)} for seed in (0, 1))
+    fakes.tests(slow=({"latency": 1.0}, dies), later=(before, after))
+    found = judged(fakes, 1)["later"]
+    assert found.verdict == "regressed"
+    assert "drift" in found.message
