@@ -375,9 +375,12 @@ class Conductor:
     def _process(self, name: str, label: str) -> Iterator[Side]:
         terms = self._terms
         python = terms.old if name == "old" else terms.new
-        with Side(name, label, python, terms.arguments, terms.folder, terms.timeout_s) as side:
-            yield side
-        self._keep_files(side)
+        side = Side(name, label, python, terms.arguments, terms.folder, terms.timeout_s)
+        try:
+            with side:
+                yield side
+        finally:  # also of one that died: what was compared before is reported
+            self._keep_files(side)
 
     def _keep_files(self, side: Side) -> None:
         """Move a side's pictures, which are named by their content, and its traces to the comparison's own."""

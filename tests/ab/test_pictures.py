@@ -43,3 +43,13 @@ def test_an_unrelated_picture_in_a_later_block_is_found(fakes: Fakes) -> None:
     found = judged(fakes, 1)["later"]
     assert found.verdict == "regressed"
     assert "drift" in found.message
+
+
+@pytest.mark.parametrize("side", ["old", "new"])
+def test_what_was_compared_before_a_process_died_is_reported(fakes: Fakes, side: str) -> None:
+    before, after = ({"latency": 1.0, "picture": fakes.picture(seed)} for seed in (0, 1))
+    bad = {"latency": 1.0, "does": "die", "at": 3}
+    fakes.tests(done=(before, after), bad=(bad, before) if side == "old" else (before, bad))
+    found = judged(fakes, 1)["done"]
+    assert found.verdict == "regressed"
+    assert "drift" in found.message
