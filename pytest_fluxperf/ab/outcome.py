@@ -11,6 +11,7 @@ from pytest_fluxperf.ab.conductor import Trial, Trouble, trace_folder
 from pytest_fluxperf.ab.protocol import Described
 from pytest_fluxperf.baseline.codec import BASELINE_FORMAT
 from pytest_fluxperf.baseline.environment import diff
+from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.attribution import attribute_broken
 from pytest_fluxperf.gate.verdict import judge
 from pytest_fluxperf.quality.metrics import Metrics
@@ -65,7 +66,8 @@ def comparison_of(trial: Trial, place: str = "") -> Comparison | None:
 def result_of(trial: Trial, hardware: Hardware, folder: Path, metrics: Sequence[str]) -> Result | Skipped:
     """The result of a trial of ``fluxperf ab``, judged by everything the gate judges, the latency by rule 2.
 
-    ``folder`` holds the pictures; where those of old and new differ they are compared by ``metrics``.
+    ``folder`` holds the pictures; where those of old and new differ they are compared by ``metrics``. Pictures that
+    cannot be compared are broken.
     """
     known = [*trial.new, *trial.old]
     if trial.trouble and trial.described and not known:
@@ -88,9 +90,13 @@ def result_of(trial: Trial, hardware: Hardware, folder: Path, metrics: Sequence[
         return msgspec.structs.replace(result, judgement=_troubled(trial, result.measurement, baseline))
     if trial.interleaved is None or baseline is None:
         return Skipped(test=trial.test, recipe=first.recipe, reason="the comparison ended before it")
-    drift = _drift(trial, folder, metrics)
+    measurement, drift = result.measurement, None
+    try:
+        drift = _drift(trial, folder, metrics)
+    except FluxPerfError as error:
+        measurement = msgspec.structs.replace(measurement, problems=(*measurement.problems, str(error)))
     judgement = judge(
-        result.measurement,
+        measurement,
         result.quality,
         baseline,
         trial.policy,
@@ -102,7 +108,7 @@ def result_of(trial: Trial, hardware: Hardware, folder: Path, metrics: Sequence[
         reference=result.reference,
         interleaved=trial.interleaved,
     )
-    return msgspec.structs.replace(result, drift=drift, judgement=with_notes(judgement, trial))
+    return msgspec.structs.replace(result, measurement=measurement, drift=drift, judgement=with_notes(judgement, trial))
 
 
 def _unmeasured(trial: Trial, described: Described, trouble: Trouble) -> Result:

@@ -8,6 +8,7 @@ import pytest
 from fakechildren import Fakes
 
 from pytest_fluxperf.cli import main
+from pytest_fluxperf.quality import metrics
 from pytest_fluxperf.report import load_document
 from pytest_fluxperf.results import Judgement
 
@@ -53,3 +54,23 @@ def test_what_was_compared_before_a_process_died_is_reported(fakes: Fakes, side:
     found = judged(fakes, 1)["done"]
     assert found.verdict == "regressed"
     assert "drift" in found.message
+
+
+def test_pictures_of_another_size_are_broken_and_the_rest_is_reported(fakes: Fakes) -> None:
+    before, after = ({"latency": 1.0, "picture": fakes.picture(0, width)} for width in (32, 48))
+    fakes.tests(resized=(before, after), same=(before, before))
+    found = judged(fakes, 1)
+    assert {test: judgement.verdict for test, judgement in found.items()} == {"resized": "broken", "same": "passed"}
+    assert found["resized"].message == "cannot compare a picture of 48×32 pixels with a reference of 32×32"
+    assert "slowphase old → new" in found["resized"].attribution
+
+
+def test_a_metric_that_cannot_be_had_here_breaks_what_needs_it(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics.importlib.util, "find_spec", lambda name: None)
+    for scenario in fakes.scenarios.values():
+        scenario["metrics"] = ["lpips"]
+    before, after = ({"latency": 1.0, "picture": fakes.picture(seed)} for seed in (0, 1))
+    fakes.tests(differs=(before, after), same=(before, before))
+    found = judged(fakes, 1)
+    assert {test: judgement.verdict for test, judgement in found.items()} == {"differs": "broken", "same": "passed"}
+    assert found["differs"].message.startswith("LPIPS was asked for but torchvision is not installed")
