@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from _pytest import runner
 
 import pytest_fluxperf
 from pytest_fluxperf.ab.protocol import (
@@ -61,8 +62,8 @@ _WITHOUT_FORCE: dict[str, Any] = {
 _PR_SET_PDEATHSIG = 1
 """From <linux/prctl.h>: the signal that a process gets when its parent dies."""
 
-_SET_ASIDE = ("lfplugin", "nfplugin", "stepwiseplugin", "fluxperf-session")
-"""Plugins that would reorder tests, remember failures, or write a report."""
+_SET_ASIDE = ("lfplugin", "nfplugin", "stepwiseplugin", "pytest-retry", "fluxperf-session")
+"""Plugins that would reorder tests, remember failures, repeat a test while its report is made, or write a report."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -90,6 +91,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(_Child(channel, strict), "fluxperf-ab-child")
     channel.send(Hello(protocol=PROTOCOL, plugin=pytest_fluxperf.__version__, python=platform.python_version()))
     _heard(channel)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+    """Run a test as pytest itself does: by no option, marker or plugin a second time, which would take no turns."""
+    return runner.pytest_runtest_protocol(item, nextitem)
 
 
 def _described(item: pytest.Item) -> tuple[str, Described]:
