@@ -24,7 +24,7 @@ from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.interleaved import suspects
 from pytest_fluxperf.report import junit_properties
 from pytest_fluxperf.results import Judgement, Result
-from pytest_fluxperf.wiring import BENCH, PAYLOAD, is_worker, session_of
+from pytest_fluxperf.wiring import BENCH, PAYLOAD, failure, is_worker, session_of
 
 _OPTION = "--fluxperf-old-python"
 
@@ -133,9 +133,9 @@ class Escalation:
                 *properties.items(),
             ]
             if report.when == "call":
-                report.outcome = "failed" if failed else "passed"
-                report.longrepr = f"fluxperf: {judgement.verdict}: {judgement.message}" if failed else None
-                report.fluxperf = entry.item.stash[PAYLOAD]  # type: ignore[attr-defined]
+                said = f"fluxperf: {judgement.verdict}: {judgement.message}" if failed else None
+                vars(report).pop("wasxfail", None)
+                vars(report).update(_ending(entry.item, said), fluxperf=entry.item.stash[PAYLOAD])
 
     @property
     def _place(self) -> str:
@@ -175,6 +175,23 @@ class Escalation:
                 kept.append(word)
         # Without our option's path pytest might take another folder for its root, and tests would have other names.
         return (*kept, f"--rootdir={self._config.rootpath}")
+
+
+def _ending(item: pytest.Item, failed: str | None) -> dict[str, Any]:
+    """What pytest reports of a test whose body passes, or fails with a message: what xfail makes of it is its business.
+
+    Other plugins have seen the test end once, and are not asked.
+    """
+
+    def end() -> None:
+        if failed is not None:
+            raise failure(failed)
+
+    manager = item.config.pluginmanager
+    others = [plugin for name, plugin in manager.list_name_plugin() if name not in ("runner", "skipping")]
+    make = manager.subset_hook_caller("pytest_runtest_makereport", others)
+    report = make(item=item, call=pytest.CallInfo.from_call(end, when="call"))
+    return {name: getattr(report, name) for name in ("outcome", "longrepr", "wasxfail") if hasattr(report, name)}
 
 
 def _failed(judgement: Judgement, verdict: Any, message: str) -> Judgement:
