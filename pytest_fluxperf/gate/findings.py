@@ -390,8 +390,12 @@ def quality_floors(quality: Quality | None, policy: Policy) -> Iterator[Finding]
 
 def drift_of_reference(drift: Quality | None, policy: Policy) -> Iterator[Finding]:
     """The reference recipe's pictures against the stored ones: fails only past its own floor."""
+    if drift is None:
+        return
     now = _scores(drift, "ssim")
     if now is None:
+        message = "drift from the stored pictures unknown: SSIM, which tells it, was not measured for every prompt"
+        yield Finding(metric="drift", verdict="inconclusive", message=f"{message}; add ssim to --fluxperf-metrics")
         return
     median = float(np.median(now))
     failed = median < policy.drift_min_ssim

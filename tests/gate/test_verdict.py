@@ -302,9 +302,21 @@ def test_drift_warns_and_fails_past_its_floor() -> None:
     assert "drifted" in failed.message
 
 
+NO_SCORES = {"ssim": None, "psnr_db": None, "ms_ssim": None, "flip": None, "lpips": None}
+
+
+def test_drift_without_the_metric_that_tells_it_is_not_passed_over() -> None:
+    unseen = make.quality(reference="baseline", **{**NO_SCORES, "psnr_db": 3.0})
+    own = make.baseline(make.run(scores=make.quality(**NO_SCORES)))
+    wide = Policy.of(max_slowdown=0.1)
+    for judgement in (verdict_of(drift=unseen, policy=wide), verdict_of(make.measurement(), unseen, own, wide)):
+        assert judgement.verdict == "inconclusive"
+        assert "drift from the stored pictures unknown: SSIM" in judgement.message
+        assert judgement.warnings[0] == finding(judgement, "drift").message
+
+
 def test_pictures_compared_with_stored_ones_are_drift_but_floors_hold() -> None:
-    none = make.quality(ssim=None, psnr_db=None, ms_ssim=None, flip=None, lpips=None)
-    own = make.baseline(make.run(scores=none))
+    own = make.baseline(make.run(scores=make.quality(**NO_SCORES)))
     scores = make.quality(reference="baseline", ssim=0.7)
     assert verdict_of(make.measurement(), scores, own, Policy.of(max_slowdown=0.1)).verdict == "passed"
     floor = Policy.of(max_slowdown=0.1, min_ssim=0.9)
@@ -452,7 +464,7 @@ def test_a_body_of_ones_own_on_a_cpu_says_what_is_not_judged() -> None:
 
 
 def test_a_test_of_which_nothing_was_judged_is_not_gated() -> None:
-    bare = make.quality(ssim=None, psnr_db=None, ms_ssim=None, flip=None, lpips=None)
+    bare = make.quality(**NO_SCORES)
     unseen = tuple(msgspec.structs.replace(g, decisions=None) for g in make.measurement().generations)
     measured = make.measurement(generations=unseen)
     stored = make.baseline(make.run(measured, bare), recipe=None, reference="baseline", hardware=make.CPU)
