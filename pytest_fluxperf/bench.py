@@ -23,7 +23,7 @@ import pytest
 from pytest_fluxperf.baseline.acceptance import accepted
 from pytest_fluxperf.baseline.codec import as_stored
 from pytest_fluxperf.baseline.names import baseline_path
-from pytest_fluxperf.errors import FluxPerfError, Unavailable
+from pytest_fluxperf.errors import FluxPerfError, Unavailable, told
 from pytest_fluxperf.gate.attribution import slow_host
 from pytest_fluxperf.gate.interleaved import Interleaved
 from pytest_fluxperf.gate.policy import Policy
@@ -64,6 +64,10 @@ Progress = Callable[[str, int, int, float | None], None]
 
 def _untold(stage: str, done: int, total: int, p50_s: float | None) -> None:
     """Progress that nobody sees."""
+
+
+class _ReferenceFailed(FluxPerfError):
+    """The reference recipe raised; the message says what."""
 
 
 class _Subject:
@@ -208,11 +212,8 @@ class Bench:
         rounds = 1
         while raised is None and another_round(judgement, policy, rounds):
             # relative mode: what a noisy machine made suspicious is measured again before it is convicted
-            try:
-                measurement = _joined(measurement, self._measure(call, progress, warmup=0))
-            except measuring.BodyRaised as error:
-                raised, problem = self._failure(error)
-                measurement = _replace(measurement, problems=(problem,))
+            more, raised = self._tried(call, progress, warmup=0)
+            measurement = _joined(measurement, more)
             rounds += 1
             judgement = self._judge(measurement, quality, drift, baseline, policy)
         if self.session.settings.profile and judgement.verdict not in ("broken", "invalid"):
@@ -239,19 +240,27 @@ class Bench:
         self, call: Callable[[], Any], progress: Progress, baseline: Baseline | None, policy: Policy
     ) -> _Attempt:
         """Measure, compare and judge, as far as the body lets it."""
-        quality = drift = raised = None
-        try:
-            measurement = self._measure(call, progress)
-        except measuring.BodyRaised as error:
-            raised, problem = self._failure(error)
-            measurement = Measurement(generations=(), problems=(problem,))
-        if raised is None and not measurement.generations:
-            self.session.make_room()  # out of memory: the next test starts with what can be had
+        quality = drift = None
+        measurement, raised = self._tried(call, progress)
         if not measurement.problems:
             with self.session.device_lock():  # references may have to be made, and metrics run on the device too
                 measurement, quality, drift = self._compare(measurement, baseline)
         judgement = self._judge(measurement, quality, drift, baseline, policy)
         return _Attempt(measurement, quality, drift, judgement, raised)
+
+    def _tried(
+        self, call: Callable[[], Any], progress: Progress, warmup: int | None = None
+    ) -> tuple[Measurement, measuring.BodyRaised | None]:
+        """Measure; where the body or the reference timed beside it fails, a broken measurement and what to raise."""
+        try:
+            return self._measure(call, progress, warmup), None
+        except measuring.BodyRaised as error:
+            raised, problem = self._failure(error)
+        except _ReferenceFailed as error:
+            raised, problem = None, str(error)
+        if raised is None:
+            self.session.make_room()  # out of memory: the next test starts with what can be had
+        return Measurement(generations=(), problems=(problem,)), raised
 
     def broken(self, problem: str) -> Result:
         """The result of a test that could not be set up, so that nobody takes the others for all there was."""
@@ -590,13 +599,19 @@ class Bench:
                 made.append(images.save(pixels, session.folder / "images", session.folder))
                 progress(f"reference {self.reference}", len(made), len(self.workload.prompts), None)
         except RuntimeError as error:
-            if (reason := shortage(error)) is None:
+            if shortage(error) is None:
                 raise
-            raise FluxPerfError(f"reference recipe {self.reference}: {SHORT}: {reason}") from None
+            raise self._reference_failed(error) from None
         finally:
             if not session.paired:
                 prepared.park()
         return made
+
+    def _reference_failed(self, error: Exception) -> _ReferenceFailed:
+        """What the reference recipe raised, on one line."""
+        reason = shortage(error)
+        what = f"raised {told(error)}" if reason is None else f"{SHORT}: {reason}"
+        return _ReferenceFailed(f"reference recipe {self.reference}: {what}")
 
     @property
     def _reference_replica(self) -> int:
@@ -604,7 +619,10 @@ class Bench:
         return 1 if self.session.paired else 0
 
     def _paired_reference(self) -> Callable[[Prompt], float] | None:
-        """A function that times the reference recipe on a prompt; None where that is not wanted."""
+        """A function that times the reference recipe on a prompt; None where that is not wanted.
+
+        The function raises :class:`_ReferenceFailed` when the recipe fails.
+        """
         if not self.session.paired or self.reference in (NONE, BASELINE, self.recipe):
             return None
         prepared = self.session.acquire(self.reference, self.workload, self._reference_replica)
@@ -613,8 +631,12 @@ class Bench:
         def time_one(prompt: Prompt) -> float:
             inputs.load(prompt)
             prepared.begin()
-            with self._on_reference():
-                seconds, _, _ = measuring.timed(lambda: prepared.pipe(**inputs), self.session.clock)
+            try:
+                with self._on_reference():
+                    seconds, _, _ = measuring.timed(lambda: prepared.pipe(**inputs), self.session.clock)
+            except Exception as error:
+                prepared.park()  # not in use any more, so that room can be made of it
+                raise self._reference_failed(error) from None
             return seconds
 
         return time_one

@@ -125,6 +125,45 @@ def test_out_of_memory_is_one_line_with_the_figures_and_the_next_test_runs(recor
     result.assert_outcomes(passed=1, failed=1)
 
 
+FAILING_REFERENCE = """
+import torch
+
+left = [6 + 3]  # the pictures of six prompts, and some of the times
+
+
+def pytest_fluxperf_pipeline(pipe, recipe):
+    def decode(*_):
+        left[0] -= 1
+        if left[0] < 0:
+            raise {error}
+
+    if recipe == "fp32" and not hasattr(pipe.vae.decoder, "failing"):
+        pipe.vae.decoder.failing = True
+        pipe.vae.decoder.register_forward_pre_hook(decode)
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            'torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB.")',
+            "the device's memory does not suffice: it needed 2.50 GiB more",
+        ),
+        ('ValueError("out of luck")', "raised ValueError: out of luck"),
+    ],
+    ids=["memory", "another"],
+)
+def test_a_reference_that_fails_beside_a_test_breaks_its_result(project, error, said):
+    project.pytester.makepyfile(failing=FAILING_REFERENCE.format(error=error))
+    project.pytester.syspathinsert()
+    result = project.run("-p", "failing", "-k", "fbcache", latency="relative")
+    result.assert_outcomes(failed=1, deselected=1)
+    judgement = project.judgement("fbcache")
+    assert (judgement["verdict"], judgement["message"]) == ("broken", f"reference recipe fp32: {said}")
+    result.stdout.no_fnmatch_line("*Error*(*")  # no traceback
+
+
 def test_a_body_that_raises_shows_its_own_traceback(recorded):
     result = recorded.run(fault="raises on the third prompt")
     result.stdout.fnmatch_lines(
