@@ -479,8 +479,9 @@ class Bench:
     def policy(self) -> Policy:
         """The test's tolerances."""
         s = self.settings
-        policy = Policy.of(
+        return Policy.of(
             "relative" if self.session.relative else "absolute",
+            cpu=self.session.hardware.kind == "cpu",
             max_slowdown=s.max_slowdown,
             max_memory_growth=s.max_memory_growth,
             min_ssim=s.min_ssim,
@@ -491,10 +492,6 @@ class Bench:
             pass_confidence=PASS_CONFIDENCE_AB if self.session.settings.old_python else None,
             m=max(1, self.session.configurations),
         )
-        if self.session.hardware.kind == "cpu" and s.max_memory_growth is None:
-            # a process's peak depends on what ran before, so it is reported and not judged unless asked for
-            policy = dataclasses.replace(policy, max_memory_growth=None)
-        return policy
 
     # -- pictures ------------------------------------------------------------------------------------------
 

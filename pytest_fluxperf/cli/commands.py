@@ -71,7 +71,9 @@ def compare(base: Path, new: Path, max_slowdown: float | None, *, strict: bool =
     """
     old, now = load_document(base), load_document(new)
     relative = any(g.reference_latency_s for r in now.results for g in r.measurement.generations)
-    policy = Policy.of("relative" if relative else "absolute", max_slowdown=max_slowdown)
+    policy = Policy.of(
+        "relative" if relative else "absolute", cpu=now.hardware.kind == "cpu", max_slowdown=max_slowdown
+    )
     judged = compare_documents(old, now, policy, own_tolerances=max_slowdown is None)
     judged = msgspec.structs.replace(judged, strict=strict)
     for line in terminal_summary(judged, shutil.get_terminal_size().columns):

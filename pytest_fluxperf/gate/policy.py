@@ -70,15 +70,17 @@ class Policy:
     """Prior of the between-session noise, stored with a baseline that is recorded under this policy."""
 
     @classmethod
-    def of(cls, mode: Mode = "absolute", **values: Any) -> Self:
-        """Build a policy with the defaults of ``mode``; a value of None leaves the default.
+    def of(cls, mode: Mode = "absolute", *, cpu: bool = False, **values: Any) -> Self:
+        """Build a policy with the defaults of ``mode``, on a CPU or a GPU; a value of None leaves the default.
 
         Raises FluxPerfError on an unknown name or a value out of range.
         """
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - known):
             raise FluxPerfError(f"unknown tolerance {unknown[0]!r}: the tolerances are {', '.join(sorted(known))}")
-        defaults = RELATIVE_DEFAULTS if mode == "relative" else {}
+        defaults = dict(RELATIVE_DEFAULTS) if mode == "relative" else {}
+        if cpu:  # a process's peak depends on what ran before
+            defaults["max_memory_growth"] = None
         given = {name: value for name, value in values.items() if value is not None}
         return cls(**{**defaults, **given, "mode": mode})
 

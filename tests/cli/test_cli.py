@@ -53,6 +53,19 @@ def test_compare_exits_by_the_verdict(recorded, capsys):
     assert "regressed" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("kind", "status"), [("cpu", 0), ("cuda", 1)])
+def test_compare_reports_a_cpus_memory_without_judging_it(kind, status, recorded):
+    base = session(documents.passing(), "old")
+    base = msgspec.structs.replace(base, hardware=msgspec.structs.replace(base.hardware, kind=kind))
+    heavier = [
+        msgspec.structs.replace(r.measurement, peak_memory_mib=1.3 * r.measurement.peak_memory_mib)
+        for r in base.results
+    ]
+    results = [msgspec.structs.replace(r, measurement=m) for r, m in zip(base.results, heavier, strict=True)]
+    new = session(msgspec.structs.replace(base, results=tuple(results)), "new")
+    assert main(["compare", recorded(base, "old.json"), recorded(new, "new.json")]) == status
+
+
 def test_compare_that_judges_nothing_fails(recorded, capsys):
     base = session(documents.passing(), "old")
     elsewhere = msgspec.structs.replace(base, hardware=msgspec.structs.replace(base.hardware, name="NVIDIA L4"))

@@ -26,6 +26,12 @@ def test_relative_defaults_and_overrides() -> None:
     assert policy.tau0 > Policy().tau0
 
 
+def test_a_cpus_memory_is_judged_only_where_asked_for() -> None:
+    assert Policy.of(cpu=True).max_memory_growth is None
+    assert Policy.of(cpu=True, max_memory_growth=0.5).max_memory_growth == 0.5
+    assert Policy.of(cpu=True).max_slowdown == Policy().max_slowdown
+
+
 @pytest.mark.parametrize(
     ("values", "clause"),
     [
