@@ -30,14 +30,15 @@ class Noise:
     """Of log latency (fractions of the latency)."""
 
     within: float
-    """Standard deviation within a process (1.4826 MAD about each prompt's centre)."""
+    """Standard deviation within a process, by the median of differences: outliers hardly move it."""
     tau: float
     """Standard deviation between processes."""
     tau_range: tuple[float, float]
     """Where it lies with 90 % confidence."""
     processes: int
     residuals: Array
-    """All deviations of generations from their prompt's centre in their own process."""
+    """All deviations of generations from their prompt and their process, of the standard deviation of one generation;
+    outliers included."""
 
 
 def measure_noise(tests: Sequence[Array]) -> Noise:
@@ -46,27 +47,41 @@ def measure_noise(tests: Sequence[Array]) -> Noise:
     Per test ``m_r`` is the median over prompts of a process's deviation from the prompts' centres, ``tau^2`` the mean
     over tests of the variance of ``m_r``. How well it is known follows from the chi-squared distribution of a variance
     with (processes - 1) degrees of freedom a test.
+
+    Within a process, the median of a few processes will not do for a prompt's centre, since it often is one of their
+    values. Two prompts in two processes differ by ``(x_ri - x_rj) - (x_si - x_sj)``, free of both and of twice the
+    standard deviation of a generation. Residuals are taken about means over processes and enlarged by what two centres
+    take of a variance, ``sqrt(R n / ((R - 1) (n - 1)))``.
     """
-    if not tests or any(x.ndim != 2 or x.shape[0] < 2 or not x.shape[1] for x in tests):
-        raise ValueError("two processes or more and one prompt or more are needed")
-    residuals, variances, degrees = [], [], 0
+    if not tests or any(x.ndim != 2 or min(x.shape) < 2 for x in tests):
+        raise ValueError("two processes or more and two prompts or more are needed")
+    residuals, differences, variances, degrees = [], [], [], 0
     for x in tests:
-        deviations = x - prompt_centres(x)
-        shifts = np.median(deviations, axis=1)
+        count, prompts = x.shape
+        shifts = np.median(x - prompt_centres(x), axis=1)
         variances.append(float(shifts.var(ddof=1)))
-        degrees += shifts.size - 1
-        residuals.append((deviations - shifts[:, None]).ravel())
-    pooled = np.concatenate(residuals)
+        degrees += count - 1
+        deviations = x - x.mean(axis=0)
+        deviations -= np.median(deviations, axis=1, keepdims=True)
+        residuals.append(math.sqrt(count * prompts / ((count - 1) * (prompts - 1))) * deviations.ravel())
+        differences.append(_differences(_differences(x).T).ravel())
     tau = math.sqrt(float(np.mean(variances)))
     chi_squared = np.random.default_rng(0).chisquare(degrees, _DRAWS)
     low, high = (tau * math.sqrt(degrees / np.quantile(chi_squared, q)) for q in (0.95, 0.05))
     return Noise(
-        within=float(1.4826 * np.median(np.abs(pooled - np.median(pooled)))),
+        within=float(1.4826 * np.median(np.abs(np.concatenate(differences))) / 2),
         tau=tau,
         tau_range=(low, high),
         processes=max(x.shape[0] for x in tests),
-        residuals=pooled,
+        residuals=np.concatenate(residuals),
     )
+
+
+def _differences(rows: Array) -> Array:
+    """Each row less each later one."""
+    first, second = np.triu_indices(rows.shape[0], 1)
+    found: Array = rows[first] - rows[second]
+    return found
 
 
 @dataclass(frozen=True)
