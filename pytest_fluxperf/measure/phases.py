@@ -42,6 +42,8 @@ class PhaseTracer:
         self._steps: list[tuple[Any, Any]] = []
         self._decode: list[tuple[Any, Any]] = []
         self._entered: Any = None
+        self._decoding: Any = None
+        """When decoding began after the last step; None as long as it has not."""
         self.decoded = None
 
     def __enter__(self) -> PhaseTracer:
@@ -68,7 +70,7 @@ class PhaseTracer:
         span = self._clock.seconds
         starts = [start for start, _ in self._steps]
         if starts:
-            end = self._decode[0][0] if self._decode else self._steps[-1][1]
+            end = self._steps[-1][1] if self._decoding is None else self._decoding
             borders = [*starts, end]
             steps = tuple(span(a, b) for a, b in itertools.pairwise(borders))
             denoise = span(starts[0], end)
@@ -86,9 +88,12 @@ class PhaseTracer:
 
     def _leave_step(self, *_: Any) -> None:
         self._steps.append((self._entered, self._clock.mark()))
+        self._decoding = None  # what was decoded before, to look at for one, was not the end
 
     def _keep_decoded(self, start: Any, end: Any, result: Any) -> None:
         self._decode.append((start, end))
+        if self._decoding is None:
+            self._decoding = start
         self.decoded = result
 
     def _wrap(self, owner: Any, name: str, record: Callable[[Any, Any, Any], None]) -> None:

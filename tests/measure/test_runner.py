@@ -138,6 +138,24 @@ def test_phases_add_up_to_the_latency(pipe):
     assert (generation.computed_steps, generation.cached_steps) == (2, 1)
 
 
+@pytest.mark.parametrize(("before", "after"), [(1, 1), (1, 0), (0, 2)])
+def test_denoising_ends_where_the_last_step_is_decoded(pipe, before, after):
+    def body():
+        for _ in range(before):
+            pipe.vae.decode("a preview")
+        for _ in range(3):
+            pipe.transformer()
+        for _ in range(after):
+            pipe.clock.work(0.01)  # the scheduler
+            pipe.vae.decode("latents")
+
+    (generation,) = runner(body, clock=pipe.clock, subject=Subject(pipe), n=1).run().generations
+    denoised = 3 * 0.1 + (0.01 if after else 0)
+    assert generation.denoise_s == pytest.approx(denoised)
+    assert sum(generation.steps_s) == pytest.approx(denoised)
+    assert generation.decode_s == pytest.approx((before + after) * 0.05)
+
+
 def test_the_tracer_leaves_the_pipeline_as_it_was(pipe):
     before = dict(vars(pipe)), dict(vars(pipe.vae))
     with PhaseTracer(pipe, pipe.clock):
