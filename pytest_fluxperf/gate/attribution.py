@@ -251,14 +251,16 @@ def _denoising(
     """Denoising's change, split into more computed steps and dearer ones."""
     base = baseline_computed_steps(baseline)
     now = [g.computed_steps for g in made if g.computed_steps is not None]
-    before = _centre(runs, "denoise_s")
-    assert before is not None
-    relative = moved / (scale * float(np.median(before)))
+    centre = _centre(runs, "denoise_s")
+    assert centre is not None
+    before = scale * float(np.median(centre))
+    relative = f"{moved / before:+.1%}" if before else "none before"
     if base is None or len(now) < len(made):
-        return [(moved, f"denoising ({relative:+.1%})")]
+        return [(moved, f"denoising ({relative})")]
     more = float(np.mean(now) - base.mean())
     if not more:
-        return [(moved, f"denoising, {np.mean(now):.4g} computed steps as before ({relative:+.1%} each),")]
+        each = f"{relative} each" if before else relative
+        return [(moved, f"denoising, {np.mean(now):.4g} computed steps as before ({each}),")]
     counted = more * _cost_of_computing(made)
     return [
         (counted, f"computed steps {base.mean():.4g} → {np.mean(now):.4g} an image:"),
@@ -352,7 +354,7 @@ def _wait(measurement: Measurement, baseline: Baseline) -> _Wait | None:
     clause += f" (busy {before:.0%} → {busy:.0%})"
     runs = [run.samples for run in baseline.runs]
     old, slower = _centre(runs, "text_encode_s"), _moved(measurement.generations, runs, "text_encode_s", 1.0)
-    text = None if old is None or slower is None else 1 + slower / float(np.median(old))
+    text = None if old is None or slower is None or not np.median(old) else 1 + slower / float(np.median(old))
     found = _Wait(more / total if total > 0 else 0.0, text, clause)
     if found.slow_host:
         return replace(

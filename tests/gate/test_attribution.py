@@ -200,6 +200,17 @@ def test_waiting_that_explains_little_is_not_named_before_the_phases() -> None:
     assert waiting == "the device waited for the host +0.1 s of +0.4 s an image (busy 99% → 95%)"
 
 
+def test_phases_that_took_no_time_before_are_told_without_a_share() -> None:
+    """As a clock tells them that is too coarse, or a body whose pictures come from elsewhere."""
+    nothing = make.run(make.measurement(facts=SEEN, phases=(0.0, 0.0, 0.1)), device_busy=0.99)
+    slow = make.measurement([1.2 * s for s in make.latencies()], facts=SEEN)
+    made = tuple(msgspec.structs.replace(g, device_busy_s=0.8 * g.wall_s) for g in slow.generations)
+    found = _judge(make.measurement(facts=SEEN, generations=made), make.baseline(nothing))
+    assert found.verdict == "regressed"
+    assert any("14 computed steps as before (none before), " in clause for clause in found.attribution)
+    assert any(clause.endswith("(busy 99% → 80%)") for clause in found.attribution)
+
+
 def test_in_recorded_sessions_a_slow_host_is_named_and_a_slow_card_is_not() -> None:
     def compared(base: str, new: str) -> dict[str | None, tuple[str, tuple[str, ...]]]:
         old, now = (load_document(MEASUREMENTS / f"h100-{name}.json") for name in (base, new))
