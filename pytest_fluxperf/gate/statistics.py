@@ -326,9 +326,10 @@ class Tail:
 def pooled_tail(configurations: Sequence[tuple[ArrayLike, ArrayLike]]) -> Tail | None:
     """Rule 4 over ``(now (n,), runs (R, n))`` log latencies of every configuration; None when it cannot tell.
 
-    Needs two baseline runs or more: with one, each sample is its own centre and shows no outlier. Run r of
-    every configuration together make the pooled run r, scaled to today's number of samples where it holds
-    fewer. Warn below a probability of 1 % and over 1.5 x the worst pooled run + 2.
+    Needs two baseline runs or more: each is counted about the centres of the others, since about its own an outlier
+    is seen smaller than it is, of two runs by half. Run r of every configuration together make the pooled run r,
+    scaled to today's number of samples where it holds fewer. Warn below a probability of 1 % and over 1.5 x the worst
+    pooled run + 2.
     """
     count = samples = 0
     base: dict[int, tuple[int, int]] = {}
@@ -336,12 +337,12 @@ def pooled_tail(configurations: Sequence[tuple[ArrayLike, ArrayLike]]) -> Tail |
         runs = np.asarray(stored, dtype=float)
         if runs.shape[0] < 2:
             continue
-        centres = prompt_centres(runs)
-        count += tail_count(now, centres)
-        samples += centres.size
+        count += tail_count(now, prompt_centres(runs))
+        samples += runs.shape[1]
         for r, run in enumerate(runs):
             k, n = base.get(r, (0, 0))
-            base[r] = (k + tail_count(run, centres), n + run.size)
+            others = np.delete(runs, r, axis=0)
+            base[r] = (k + tail_count(run, prompt_centres(others)), n + run.size)
     if not samples:
         return None
     k0, n0 = sum(k for k, _ in base.values()), sum(n for _, n in base.values())

@@ -297,6 +297,18 @@ def test_a_tail_that_a_stored_run_had_too_is_no_news() -> None:
     assert (found.count, found.baseline_count, found.probability < 0.01, found.warn) == (9, 6, True, False)
 
 
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_an_outlier_is_as_large_in_a_stored_run_as_today(count: int) -> None:
+    """Of 12 %: about the centre of two runs, one of them its own, it would be one of 6 % and not be counted."""
+    runs, now = np.tile(CENTRES, (count, 1)), CENTRES.copy()
+    for r in range(count):
+        runs[r, r] += math.log(1.12)
+    now[7] += math.log(1.12)
+    found = pooled_tail([(now, runs)])
+    assert found is not None
+    assert (found.count, found.baseline_count) == (1, count)
+
+
 def test_a_tail_of_few_samples_is_no_proof() -> None:
     now = CENTRES.copy()
     now[:3] += 0.3
