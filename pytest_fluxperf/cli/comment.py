@@ -96,7 +96,8 @@ def post(body: Path, name: str, number: int, repository: Repository) -> str:
     if len(text) > LIMIT:
         raise FluxPerfError(f"{body} has {len(text)} characters, GitHub takes {LIMIT}; render it with --max-bytes")
     for comment in _comments(repository, number):
-        if comment["user"]["type"] == "Bot" and (comment["body"] or "").startswith(mark):
+        author = comment["user"] or {}  # none where the account is gone
+        if author.get("type") == "Bot" and (comment["body"] or "").startswith(mark):
             path = f"/repos/{repository.name}/issues/comments/{comment['id']}"
             answer, _ = repository.call("PATCH", path, {"body": text})
             break

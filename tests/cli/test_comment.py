@@ -123,6 +123,14 @@ def test_a_comment_that_a_person_planted_is_left_alone(github, body):
     assert len(github.comments) == 2
 
 
+def test_a_comment_whose_author_is_gone_is_left_alone(github, body):
+    orphan = github.say("<!-- fluxperf: perf-gate -->\nold")
+    orphan["user"] = None
+    assert comment(body) == 0
+    assert orphan["body"].endswith("old")
+    assert len(github.comments) == 2
+
+
 @pytest.mark.parametrize(
     ("status", "complaint"),
     [(403, "403 Forbidden; the token needs pull-requests: write"), (500, "500 Internal Server Error")],
