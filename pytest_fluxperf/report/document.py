@@ -99,7 +99,8 @@ def _join(shards: Sequence[RunDocument]) -> RunDocument:
     shards = sorted(shards, key=lambda shard: shard.time_utc)
     results = {result.test: result for shard in shards for result in shard.results}
     skipped = {s.test: s for shard in shards for s in shard.skipped if s.test not in results}
-    # Tests that neither ran nor were skipped (an interrupted shard) still count as collected.
+    # Tests that neither ran nor were skipped (an interrupted shard) still count as collected. Their names are not
+    # known: what another shard measured may be one of them or a test of its own, and a green report must be sure.
     lost = sum(shard.collected - len(shard.results) - len(shard.skipped) for shard in shards)
     return msgspec.structs.replace(
         shards[0],

@@ -113,6 +113,17 @@ def test_shards_of_one_machine_become_one_document_and_machines_stay_apart():
     assert len(merge([whole, other])) == 2
 
 
+def test_what_an_interrupted_shard_left_stays_unmeasured_beside_others():
+    """It is not known which tests those are: the other shard's may be its own."""
+    whole = documents.passing()
+    shards = [
+        msgspec.structs.replace(whole, results=whole.results[:2], collected=3, skipped=()),
+        msgspec.structs.replace(whole, results=whole.results[2:3], collected=1, skipped=()),
+    ]
+    (merged,) = merge(shards)
+    assert (merged.collected, len(merged.results)) == (4, 3)
+
+
 @pytest.mark.parametrize("width", [40, 80, 140])
 @pytest.mark.parametrize("name", ["passing", "failing", "broken", "ungated", "hostile"])
 def test_the_terminal_table_fits_and_says_gated_n_of_m(name, width):
