@@ -58,6 +58,9 @@ NONE, BASELINE = "none", "baseline"
 _BOUNDS = {"min_ssim": "ssim", "min_psnr": "psnr", "max_lpips": "lpips"}
 """Tolerances that are bounds, and the metric that each is one of."""
 
+_OWN_BOUNDS = (*_BOUNDS, "quality_tolerance", "max_memory_growth")
+"""What a later comparison of sessions has to know of a test's settings, beside the tolerance of its latency."""
+
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 Progress = Callable[[str, int, int, float | None], None]
 
@@ -303,6 +306,7 @@ class Bench:
             reference_s=round(self.reference_s, 3),
             worker=self.session.worker,
             max_slowdown=self.policy.max_slowdown,
+            bounds={name: v for name in _OWN_BOUNDS if (v := getattr(self.settings, name)) is not None},
         )
         update, hardware = self.session.settings.update, self.session.hardware
         if judgement.verdict == "no baseline" and accepted(result, update, hardware):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -72,18 +73,35 @@ def attach(item: pytest.Item, report: pytest.TestReport) -> None:
     """Put an item's result, or why it was skipped, on its report."""
     payload: dict[str, Any] = item.stash.get(PAYLOAD, {}) if report.when == "call" else {}
     if report.skipped and not payload:
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        recipe = item.stash[BENCH].recipe if BENCH in item.stash else None
-        marked = any(item.get_closest_marker(name) for name in ("skip", "skipif"))
-        skipped = Skipped(test=item.nodeid, recipe=recipe, reason=reason.removeprefix("Skipped: "), marked=marked)
-        payload = msgspec.to_builtins(skipped)
-    if report.when == "setup" and report.failed and BENCH in item.stash:
+        payload = _skipped(item, report)
+    if report.when == "setup" and report.failed and not payload and BENCH in item.stash:
         payload = _not_set_up(item, report)
     if payload.get("judgement", {}).get("verdict") in QUIET:
         report.sections.clear()  # what the libraries logged while all went well would hide the one line that counts
     report.fluxperf = payload  # type: ignore[attr-defined]
     if is_worker(item.config) and "judgement" in payload:
         report.fluxperf_told = session_of(item.config).told()  # type: ignore[attr-defined]
+
+
+def _skipped(item: pytest.Item, report: pytest.TestReport) -> dict[str, Any]:
+    """A skip, or the broken result of a test that skipped itself though its baseline shows that it ran."""
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    reason = reason.removeprefix("Skipped: ")
+    marked = any(item.get_closest_marker(name) for name in ("skip", "skipif"))
+    session = session_of(item.config)
+    expected = marked or item.get_closest_marker("xfail") is not None
+    if not expected and session.turns is None and BENCH in item.stash:
+        with suppress(FluxPerfError):  # the session was refused, or the baseline cannot be read
+            if session.store.load(item.nodeid) is not None:
+                path = os.path.relpath(session.store.path(item.nodeid))
+                problem = (
+                    f"was skipped ({reason}), but ran when its baseline was recorded; mark it skip or skipif, "
+                    f"or delete {path} to give it up"
+                )
+                report.outcome, report.longrepr = "failed", f"fluxperf: broken: {problem}"
+                return dict(msgspec.to_builtins(item.stash[BENCH].broken(problem)))
+    recipe = item.stash[BENCH].recipe if BENCH in item.stash else None
+    return dict(msgspec.to_builtins(Skipped(test=item.nodeid, recipe=recipe, reason=reason, marked=marked)))
 
 
 def _not_set_up(item: pytest.Item, report: pytest.TestReport) -> dict[str, Any]:

@@ -124,13 +124,19 @@ class OwnMetric(Record, frozen=True, kw_only=True):
     higher_is_better: bool
     tolerance: float
     """Fall (or rise, where lower is better) of the median that is still no regression."""
+    same: tuple[float, ...] = ()
+    """Values of the stored pictures with themselves, where it is these that were compared with."""
+
+
+STORED = "baseline"
+"""``Quality.reference`` where pictures were compared with the baseline's own, not with a reference recipe's."""
 
 
 class Quality(Record, frozen=True, kw_only=True):
     """Per prompt, in the order of ``workload.prompts``: metrics, the reference picture, and the FLIP map."""
 
     reference: str
-    """Canonical recipe of the reference, or ``baseline`` when stored pictures were compared with."""
+    """Canonical recipe of the reference, or :data:`STORED`."""
     scores: tuple[Similarity, ...]
     references: tuple[Picture, ...] = ()
     flip_maps: tuple[Picture, ...] = ()
@@ -418,6 +424,8 @@ class Result(Record, frozen=True, kw_only=True):
     worker: str = ""
     max_slowdown: float | None = None
     """The test's tolerance of its latency, a fraction; None where it was not recorded."""
+    bounds: dict[str, float] = {}
+    """Other bounds that the test was given, by the names of their options (``min_ssim``, ...)."""
 
     @property
     def ran(self) -> str | None:

@@ -305,7 +305,9 @@ class Conductor:
         done = {side.name: self._drive(side, trial, profile=profile) for side in (old, new)}
         self._held |= {name: finished.held_mib for name, finished in done.items()}
         before, after = trial.take("old", done["old"]), trial.take("new", done["new"])
-        if after is None:
+        if after is None and before is None:
+            trial.fail("broken", f"neither environment can run it: {self._why(done['new'])}")
+        elif after is None:
             self._new_cannot(trial, done["new"], taken=True)
         elif before is None:
             self._old_cannot(trial, done["old"])

@@ -13,7 +13,18 @@ import numpy as np
 
 from pytest_fluxperf.gate.policy import PSNR_CEILING_DB, Policy
 from pytest_fluxperf.gate.statistics import Array, CacheChange, Decision, Effect, cache_change, decide, stored_effect
-from pytest_fluxperf.results import Baseline, Finding, Generation, Measurement, Quality, Run, Sample, Similarity
+from pytest_fluxperf.results import (
+    STORED,
+    Baseline,
+    Finding,
+    Generation,
+    Measurement,
+    OwnMetric,
+    Quality,
+    Run,
+    Sample,
+    Similarity,
+)
 
 # Latency and speed-up ------------------------------------------------------------------------------------
 
@@ -337,21 +348,37 @@ def own_quality(quality: Quality | None, baseline: Baseline, policy: Policy) -> 
             message = f"{name} was not measured, the baseline has {before:.4g}"
             yield Finding(metric=name, verdict="inconclusive", baseline=before, message=message)
             continue
-        after = float(np.median(metric.values))
-        tolerance = metric.tolerance * policy.quality_tolerance
-        loss = (before - after) * (1 if metric.higher_is_better else -1)
-        n = len(metric.values)
-        yield Finding(
-            metric=name,
-            verdict="regressed" if loss > tolerance else "improved" if loss < -tolerance else "passed",
-            baseline=before,
-            now=after,
-            change=after - before,
-            tolerance=tolerance,
-            n=n,
-            message=f"{name} {before:.4g} → {after:.4g} "
-            f"(median of {n}: {after - before:+.4g}, tolerance {tolerance:.3g})",
-        )
+        yield _own(name, metric, before, policy)
+
+
+def own_drift(quality: Quality | None, policy: Policy) -> Iterator[Finding]:
+    """The project's own metrics of pictures that are compared with the stored ones, against those with themselves."""
+    for name, metric in sorted(quality.own.items()) if quality else ():
+        if metric.same:
+            yield _own(name, metric, float(np.median(metric.same)), policy)
+
+
+def without_start(quality: Quality | None) -> tuple[str, ...]:
+    """Own metrics of pictures that were compared with the stored ones, which say nothing of these with themselves."""
+    stored = quality is not None and quality.reference == STORED
+    return tuple(name for name, metric in quality.own.items() if not metric.same) if quality and stored else ()
+
+
+def _own(name: str, metric: OwnMetric, before: float, policy: Policy) -> Finding:
+    after = float(np.median(metric.values))
+    tolerance = metric.tolerance * policy.quality_tolerance
+    loss = (before - after) * (1 if metric.higher_is_better else -1)
+    n = len(metric.values)
+    return Finding(
+        metric=name,
+        verdict="regressed" if loss > tolerance else "improved" if loss < -tolerance else "passed",
+        baseline=before,
+        now=after,
+        change=after - before,
+        tolerance=tolerance,
+        n=n,
+        message=f"{name} {before:.4g} → {after:.4g} (median of {n}: {after - before:+.4g}, tolerance {tolerance:.3g})",
+    )
 
 
 def quality_floors(quality: Quality | None, policy: Policy) -> Iterator[Finding]:
@@ -388,8 +415,8 @@ def quality_floors(quality: Quality | None, policy: Policy) -> Iterator[Finding]
         )
 
 
-def drift_of_reference(drift: Quality | None, policy: Policy) -> Iterator[Finding]:
-    """The reference recipe's pictures against the stored ones: fails only past its own floor."""
+def drift_of_reference(drift: Quality | None, policy: Policy, *, its_own: bool) -> Iterator[Finding]:
+    """The reference recipe's pictures (or ``its_own``) against the stored ones: fails only past its own floor."""
     if drift is None:
         return
     now = _scores(drift, "ssim")
@@ -399,14 +426,15 @@ def drift_of_reference(drift: Quality | None, policy: Policy) -> Iterator[Findin
         return
     median = float(np.median(now))
     failed = median < policy.drift_min_ssim
+    whose = "its" if its_own else "the reference recipe's"
     yield Finding(
         metric="drift",
         verdict="regressed" if failed else "passed",
         now=median,
         tolerance=policy.drift_min_ssim,
         n=int(now.size),
-        message=f"the reference recipe's pictures drifted from the stored ones: SSIM {median:.3f} "
-        f"(median of {now.size}), floor {policy.drift_min_ssim:g}",
+        message=f"{whose} pictures drifted from the stored ones: "
+        f"SSIM {median:.3f} (median of {now.size}), floor {policy.drift_min_ssim:g}",
     )
 
 

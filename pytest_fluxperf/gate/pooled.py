@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -43,10 +44,10 @@ def compare_documents(
     """Judge the results of ``new`` against those of ``base``, one recorded session each, by the same rule.
 
     Returns ``new`` with its judgements replaced, ready for a report. ``policy`` holds for every test; its ``m`` is
-    replaced by the number of tests that can be compared, and with ``own_tolerances`` its ``max_slowdown`` by what the
-    test was given in ``new``. Stored pictures are not compared again, so drift is not judged. What ``base`` measured
-    and ``new`` could not run on the same hardware is broken; what it left out is warned about. Raises FluxPerfError
-    when nothing can be compared, or ``base`` holds a value that no baseline may hold.
+    replaced by the number of tests that can be compared, its other bounds by what a test was given in ``new``, and with
+    ``own_tolerances`` its ``max_slowdown`` as well. Stored pictures are not compared again, so drift is not judged.
+    What ``base`` measured and ``new`` could not run on the same hardware is broken; what it left out is warned about.
+    Raises FluxPerfError when nothing can be compared, or ``base`` holds a value that no baseline may hold.
     """
     for document in (base, new):
         if document.format != RESULTS_FORMAT:
@@ -59,15 +60,18 @@ def compare_documents(
         raise FluxPerfError("the two sessions have no test in common that could be compared")
     policy = dataclasses.replace(policy, m=len(common))
     lost = _lost(base, new)
+    tolerances = {field.name for field in dataclasses.fields(policy)}
     judged = []
     for result in (*new.results, *lost):
         baseline = stored.get(result.test)
-        own = result.max_slowdown if own_tolerances else None
+        own: dict[str, Any] = {name: bound for name, bound in result.bounds.items() if name in tolerances}
+        if own_tolerances and result.max_slowdown is not None:
+            own["max_slowdown"] = result.max_slowdown
         judgement = judge(
             result.measurement,
             result.quality,
             baseline,
-            policy if own is None else dataclasses.replace(policy, max_slowdown=own),
+            dataclasses.replace(policy, **own),
             hardware=new.hardware,
             environment=new.environment,
             workload=result.workload,

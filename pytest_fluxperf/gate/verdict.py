@@ -12,6 +12,7 @@ from pytest_fluxperf.gate.interleaved import Interleaved
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.results import (
     SEVERITY,
+    STORED,
     Baseline,
     Environment,
     Finding,
@@ -24,9 +25,8 @@ from pytest_fluxperf.results import (
 
 __all__ = ["another_round", "judge", "record"]
 
-STORED = "baseline"
-"""``Quality.reference`` where the pictures were compared with the baseline's own, not with a reference recipe's."""
-
+UNCOMPARED = "none"
+"""The reference of a test whose pictures are compared with nothing."""
 
 UNEXPLAINED = "nothing that is recorded differs from the baseline: phases, steps, graphs, attention, dtypes, packages"
 
@@ -66,12 +66,13 @@ def judge(
         return Judgement(verdict="broken", message=problem, attribution=differs, gated=True)
     if measurement.unfit:
         return Judgement(verdict="invalid", message=_first(measurement.unfit))
-    if quality is not None and quality.reference == STORED:
+    if _is_stored(quality):
         # Pictures of another environment differ without being worse, so this is drift, whoever made them.
         drift, scores = quality, None
     else:
         scores = quality
-    floors = list(judged.quality_floors(quality, policy))
+    # A body without our pipeline has no other pictures to be compared with than those stored, or the old environment's.
+    floors = list(judged.quality_floors(drift if quality is None and reference == STORED else quality, policy))
     if missing := _not_comparable(baseline, hardware, workload, recipe, reference, policy, stored):
         absent = Finding(metric="baseline", verdict="no baseline", message=missing)
         worst = _worst([absent, *[f for f in floors if f.verdict != "passed"]])
@@ -89,8 +90,8 @@ def judge(
         *judged.peak_memory(measurement, baseline, policy),
         *judged.graph_breaks(measurement, baseline),
         *judged.quality_changes(scores, baseline, policy),
-        *judged.own_quality(scores, baseline, policy),
-        *judged.drift_of_reference(drift, policy),
+        *(judged.own_quality(scores, baseline, policy) if scores is quality else judged.own_drift(quality, policy)),
+        *judged.drift_of_reference(drift, policy, its_own=reference == STORED),
         *floors,
     ]
     worst = _worst(found)
@@ -108,7 +109,7 @@ def judge(
         findings=tuple(found),
         warnings=(
             *([interleaved.warning] if interleaved and interleaved.warning else []),
-            *_warnings(found, scores, baseline, policy, hardware, judged_latency=interleaved is not None),
+            *_warnings(found, quality, baseline, policy, hardware, judged_latency=interleaved is not None),
         ),
         attribution=reasons,
         kernels=kernels,
@@ -187,8 +188,8 @@ def _latencies(measurement: Measurement, baseline: Baseline, policy: Policy, rec
     if policy.mode == "absolute":
         return [judged.latency(measurement, baseline, policy)]
     reported = judged.reported_latency(measurement, baseline)
-    # The reference's speed-up over itself is 1 whatever happens, and a body without a recipe has no reference.
-    if recipe is None or recipe == baseline.reference:
+    # The reference's speed-up over itself is 1 whatever happens, and there may be none.
+    if recipe in (None, baseline.reference) or baseline.reference in (STORED, UNCOMPARED):
         return [reported]
     return [judged.speed_up(measurement, baseline, policy), reported]
 
@@ -224,13 +225,23 @@ def _warnings(
     for finding in found:
         if finding.metric == "drift" and finding.now is not None and finding.now < 1 - policy.max_ssim_loss:
             warnings.append(finding.message)
-    if policy.mode == "relative" and baseline.recipe is None and not judged_latency:
+    if (
+        policy.mode == "relative"
+        and (baseline.recipe is None or baseline.reference in (STORED, UNCOMPARED))
+        and not judged_latency
+    ):
         warnings.append("its latency is reported and not judged: on a CPU only a speed-up over a reference recipe is")
-    for metric in judged.unguarded_metrics(quality, baseline):
+    for metric in judged.without_start(quality):
+        warnings.append(f"{metric} has no finite value for two equal pictures, so nothing guards it")
+    for metric in judged.unguarded_metrics(None if _is_stored(quality) else quality, baseline):
         warnings.append(f"{metric} has no baseline, so nothing guards it; record it with --fluxperf-update=all")
     if baseline.hardware.host_cpu != hardware.host_cpu:
         warnings.append(f"the baseline's host has another CPU: {baseline.hardware.host_cpu}, here {hardware.host_cpu}")
     return warnings
+
+
+def _is_stored(quality: Quality | None) -> bool:
+    return quality is not None and quality.reference == STORED
 
 
 def _first(problems: tuple[str, ...]) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 from filelock import FileLock
 
+from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.quality import images
 from pytest_fluxperf.quality.metrics import Metrics
-from pytest_fluxperf.results import OwnMetric, Picture, Quality, Similarity, Workload
+from pytest_fluxperf.results import STORED, OwnMetric, Picture, Quality, Similarity, Workload
 
 
 class References:
@@ -50,6 +52,7 @@ def compare(
     """
     scores: list[Similarity] = []
     own: dict[str, list[float]] = {name: [] for name in metrics.own}
+    same: dict[str, list[float]] = {name: [] for name in metrics.own}
     maps: list[Picture] = []
     shown: list[Picture] = []
     store = folder / "images"
@@ -61,6 +64,9 @@ def compare(
         scores.append(score)
         for name, metric in metrics.own.items():
             own[name].append(metric(name, made, pixels))
+            if reference == STORED:
+                with suppress(FluxPerfError):  # one that is infinite for equal pictures has nothing to start from
+                    same[name].append(metric(name, pixels, pixels))
         if flip_map is not None:
             maps.append(images.save(flip_map, store, folder))
     return Quality(
@@ -70,7 +76,10 @@ def compare(
         flip_maps=tuple(maps),
         own={
             name: OwnMetric(
-                values=tuple(own[name]), higher_is_better=metric.higher_is_better, tolerance=metric.tolerance
+                values=tuple(own[name]),
+                higher_is_better=metric.higher_is_better,
+                tolerance=metric.tolerance,
+                same=tuple(same[name]),
             )
             for name, metric in metrics.own.items()
         },

@@ -286,3 +286,75 @@ def test_pictures_are_compared_with_the_first_runs_whatever_was_appended(small):
     small.run()
     (result,) = [r for r in small.results()["results"] if "one" in r["test"]]
     assert {score["ssim"] < 0.999 for score in result["quality"]["scores"]} == {True}
+
+
+BRIGHTNESS = """
+from pytest_fluxperf.quality.own import PictureMetric
+
+
+def pytest_fluxperf_metrics():
+    def error(picture, reference):
+        return abs(float(picture.mean() - reference.mean()))
+
+    return {"brightness": PictureMetric(error, tolerance=0.01, higher_is_better=False)}
+"""
+
+
+def test_a_projects_own_metric_guards_pictures_without_a_reference_recipe(small):
+    small.pytester.makeconftest(small.conftest + BRIGHTNESS)
+    small.run("--fluxperf-update")
+    assert small.run().ret == 0
+    small.small(body="return picture(flux_inputs['generator'].initial_seed()) * 0.9")
+    assert small.run().ret == 1
+    assert small.judgement("one")["message"].startswith("brightness 0 → 0.0")
+    assert small.judgement("other")["verdict"] != "regressed"
+
+
+@pytest.mark.parametrize(("marker", "status"), [("min_ssim=0.9", 1), ("", 0)])
+def test_sessions_are_compared_by_the_tests_own_floors(small, capsys, marker, status):
+    small.small(marker=marker)
+    small.run("--fluxperf-update")
+    good = small.runs[-1]
+    small.small(marker=marker, body=NOISE.format(0.3))
+    assert small.run().ret == status
+    capsys.readouterr()
+    assert main(["compare", str(good), str(small.runs[-1])]) == status
+    assert ("SSIM of 8 of 8 prompts beyond the floor 0.9" in capsys.readouterr().out) == bool(status)
+
+
+@pytest.mark.parametrize(
+    ("where", "mark", "status"),
+    [
+        ("pytest.skip('no time')", "", 1),
+        ("pytest.importorskip('nothing_of_this_name')", "", 1),
+        ("pytest.skip('no time')", "@pytest.mark.skipif(False, reason='')\n", 0),
+        ("pytest.skip('no time')", "@pytest.mark.xfail\n", 0),
+    ],
+)
+def test_what_skips_itself_and_has_a_baseline_is_broken(small, where, mark, status):
+    small.run("--fluxperf-update")
+    small.small(body=where)
+    suite = small.pytester.path / "test_suite.py"
+    suite.write_text(suite.read_text().replace("@pytest.mark.fluxperf()", f"{mark}@pytest.mark.fluxperf()"))
+    result = small.run()
+    assert result.ret == status
+    if status:
+        result.assert_outcomes(failed=1, passed=1)
+        result.stdout.fnmatch_lines(["fluxperf: broken: was skipped (*), but ran when its baseline was recorded; *"])
+        assert small.judgement("one")["verdict"] == "broken"
+        for path in small.baselines.rglob("test_one*.json"):
+            path.unlink()
+        assert small.run().ret == 0  # a new test may skip itself
+
+
+@pytest.mark.parametrize("reference", ["none", "baseline"])
+def test_on_a_cpu_a_recipe_without_a_reference_is_not_undecided_for_ever(project, reference):
+    suite = project.pytester.path / "test_suite.py"
+    text = suite.read_text().replace("@pytest.mark.fluxperf(", f"@pytest.mark.fluxperf(reference={reference!r}, ")
+    suite.write_text(text)
+    project.run("--fluxperf-update", latency="relative")
+    result = project.run("--fluxperf-strict", latency="relative")
+    assert result.ret == 0
+    for part in ("fp32-", "fbcache"):
+        judgement = project.judgement(part) if part == "fbcache" else project.results()["results"][0]["judgement"]
+        assert any("reported and not judged" in warning for warning in judgement["warnings"])
