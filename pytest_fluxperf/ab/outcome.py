@@ -222,8 +222,10 @@ def _drift(trial: Trial, folder: Path, metrics: Sequence[str]) -> Quality | None
     """The new environment's reference pictures (a body without our pipeline: its own) against the old one's."""
     old, new = trial.old[0], trial.new[0]
     before, after = _pictures(old), _pictures(new)
-    same = [p.sha256 for p in before] == [p.sha256 for p in after]
-    if not before or len(before) != len(after) or (same and old.reference != STORED):  # its own floors are judged by it
+    if not before or len(before) != len(after):
+        return None
+    by_floors = old.reference == STORED and trial.policy.floored
+    if [p.sha256 for p in before] == [p.sha256 for p in after] and not by_floors:
         return None
     return compare(after, before, STORED, Metrics(metrics, "cpu"), folder)
 

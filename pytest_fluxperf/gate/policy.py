@@ -116,6 +116,11 @@ class Policy:
         return math.log1p(self.max_slowdown)
 
     @property
+    def floored(self) -> bool:
+        """Whether single prompts have a floor or ceiling to keep."""
+        return any(bound is not None for bound in (self.min_ssim, self.min_psnr, self.max_lpips))
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What is wrong with these tolerances without being forbidden."""
         if self.max_slowdown < ADVISED_SLOWDOWN:

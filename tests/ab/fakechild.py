@@ -100,7 +100,7 @@ for test in plan["tests"]:
         continue
     total = plan["least_pairs"]
     memory = {"held_mib": told.get("held", 100.0), "free_mib": told.get("free", 1e6)}
-    policy = {"max_slowdown": 0.02, "unheard_of": True}
+    policy = {"max_slowdown": 0.02, "unheard_of": True, **told.get("policy", {})}
     say("prepared", test=test, workload="w", generations=total, policy=policy, **memory)
     seconds = []
     for k in range(total):

@@ -74,3 +74,15 @@ def test_a_metric_that_cannot_be_had_here_breaks_what_needs_it(fakes: Fakes, mon
     found = judged(fakes, 1)
     assert {test: judgement.verdict for test, judgement in found.items()} == {"differs": "broken", "same": "passed"}
     assert found["differs"].message.startswith("LPIPS was asked for but torchvision is not installed")
+
+
+def test_the_floors_of_a_body_without_our_pipeline_are_judged_by_its_own_pictures(fakes: Fakes) -> None:
+    policy = {"min_ssim": 0.9}
+    before, after = ({"latency": 1.0, "picture": fakes.picture(seed), "policy": policy} for seed in (0, 1))
+    fakes.tests(differs=(before, after), same=(before, before))
+    found = judged(fakes, 1)
+    assert {test: judgement.verdict for test, judgement in found.items()} == {"differs": "regressed", "same": "passed"}
+    (floor,) = [finding for finding in found["same"].findings if finding.metric == "SSIM floor"]
+    assert (floor.verdict, floor.now) == ("passed", pytest.approx(1.0))
+    (floor,) = [finding for finding in found["differs"].findings if finding.metric == "SSIM floor"]
+    assert floor.verdict == "regressed"
