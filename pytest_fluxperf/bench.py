@@ -609,9 +609,12 @@ class Bench:
         return made
 
     def _reference_failed(self, error: Exception) -> _ReferenceFailed:
-        """What the reference recipe raised, on one line."""
-        reason = shortage(error)
-        what = f"raised {told(error)}" if reason is None else f"{SHORT}: {reason}"
+        """What the reference recipe raised, or why it could not be prepared, on one line."""
+        if isinstance(error, FluxPerfError):
+            what = str(error).removeprefix(f"recipe {self.reference}: ")
+        else:
+            reason = shortage(error)
+            what = f"raised {told(error)}" if reason is None else f"{SHORT}: {reason}"
         return _ReferenceFailed(f"reference recipe {self.reference}: {what}")
 
     @property
@@ -622,11 +625,14 @@ class Bench:
     def _paired_reference(self) -> Callable[[Prompt], float] | None:
         """A function that times the reference recipe on a prompt; None where that is not wanted.
 
-        The function raises :class:`_ReferenceFailed` when the recipe fails.
+        Both raise :class:`_ReferenceFailed` when the recipe fails.
         """
         if not self.session.paired or self.reference in (NONE, BASELINE, self.recipe):
             return None
-        prepared = self.session.acquire(self.reference, self.workload, self._reference_replica)
+        try:
+            prepared = self.session.acquire(self.reference, self.workload, self._reference_replica)
+        except Exception as error:
+            raise self._reference_failed(error) from None
         inputs = GenerationInputs(self.workload, self._extra)
 
         def time_one(prompt: Prompt) -> float:

@@ -128,34 +128,45 @@ def test_out_of_memory_is_one_line_with_the_figures_and_the_next_test_runs(recor
 FAILING_REFERENCE = """
 import torch
 
-left = [6 + 3]  # the pictures of six prompts, and some of the times
+from pytest_fluxperf.errors import FluxPerfError
+
+generations = 0
+prepared = 0
 
 
 def pytest_fluxperf_pipeline(pipe, recipe):
+    global prepared
+
     def decode(*_):
-        left[0] -= 1
-        if left[0] < 0:
+        global generations
+        generations += 1
+        if generations == {generation}:
             raise {error}
 
-    if recipe == "fp32" and not hasattr(pipe.vae.decoder, "failing"):
-        pipe.vae.decoder.failing = True
-        pipe.vae.decoder.register_forward_pre_hook(decode)
+    if recipe == "fp32":
+        prepared += 1
+        if prepared == 1:
+            pipe.vae.decoder.register_forward_pre_hook(decode)
+        elif {generation} == 0:
+            raise {error}
 """
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("generation", "error", "said"),
     [
         (
+            6 + 3,  # behind the pictures of six prompts
             'torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB.")',
             "the device's memory does not suffice: it needed 2.50 GiB more",
         ),
-        ('ValueError("out of luck")', "raised ValueError: out of luck"),
+        (6 + 3, 'ValueError("out of luck")', "raised ValueError: out of luck"),
+        (0, 'FluxPerfError("recipe fp32: no room")', "no room"),
     ],
-    ids=["memory", "another"],
+    ids=["memory", "another", "unprepared"],
 )
-def test_a_reference_that_fails_beside_a_test_breaks_its_result(project, error, said):
-    project.pytester.makepyfile(failing=FAILING_REFERENCE.format(error=error))
+def test_a_reference_that_fails_beside_a_test_breaks_its_result(project, generation, error, said):
+    project.pytester.makepyfile(failing=FAILING_REFERENCE.format(generation=generation, error=error))
     project.pytester.syspathinsert()
     result = project.run("-p", "failing", "-k", "fbcache", latency="relative")
     result.assert_outcomes(failed=1, deselected=1)
