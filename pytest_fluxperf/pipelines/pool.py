@@ -72,6 +72,15 @@ class _Base:
     layers: list[_Layer] = field(default_factory=list)
     owner: Prepared | None = None
 
+    def __post_init__(self) -> None:
+        self._components = dict(self.pipe.components)
+
+    def restore(self) -> None:
+        """Put back the components (scheduler, VAE, ...) that a test's body or a hook has replaced."""
+        for name, component in self._components.items():
+            if getattr(self.pipe, name) is not component:
+                setattr(self.pipe, name, component)
+
     def tensors(self) -> list[Any]:
         """Weights of all components, and what is kept to undo."""
         modules = [component for component in self.pipe.components.values() if hasattr(component, "parameters")]
@@ -231,6 +240,7 @@ class Pool:
         while shared < min(len(keys), len(base.layers)) and base.layers[shared].key == keys[shared]:
             shared += 1
         base.owner = None
+        base.restore()
         base.steps.begin()
         try:
             base.undo_to(shared)

@@ -155,6 +155,20 @@ def test_an_error_inside_a_block_leaves_nothing_behind(prepare, generate, untouc
     np.testing.assert_array_equal(generate(prepare("fp32")), untouched())
 
 
+@pytest.mark.parametrize("ending", ["release", "park"])
+def test_components_that_a_body_replaced_come_back(prepare, generate, untouched, ending):
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    prepared = prepare("fp32+fora")
+    scheduler = prepared.pipe.scheduler
+    prepared.pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=9.0)
+    generate(prepared)
+    getattr(prepared, ending)()
+    again = prepare("fp32")
+    assert again.pipe.scheduler is scheduler
+    np.testing.assert_array_equal(generate(again), untouched())
+
+
 def test_acquiring_undoes_what_was_applied_before(prepare, generate, untouched):
     for recipe in ("fp32+fbcache:0.5", "fp32+int8wo+teacache:0.4", "fp32+fora+int8wo"):
         generate(prepare(recipe))
