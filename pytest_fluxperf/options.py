@@ -128,6 +128,8 @@ def _seeds(value: Any) -> tuple[int, ...]:
 def _size(value: Any) -> int | tuple[int, int]:
     if isinstance(value, str):
         parts = value.lower().split("x")
+        if "" in parts[1:]:
+            raise SettingError(f"must be one side or HEIGHTxWIDTH, not {value!r}")
         value = parts[0] if len(parts) == 1 else tuple(parts)
     sides = value if isinstance(value, list | tuple) else (value,)
     check = _number(16, integer=True)

@@ -106,6 +106,7 @@ def test_every_setting_has_a_check():
         (["--fluxperf-update", "--fluxperf-append"], "exclude each other"),
         (["--fluxperf-metrics=ssin"], "unknown metric 'ssin' (did you mean 'ssim'?)"),
         (["--fluxperf-size=100"], "--fluxperf-size must be divisible by 16"),
+        (["--fluxperf-size=128x"], "--fluxperf-size must be one side or HEIGHTxWIDTH, not '128x'"),
     ],
 )
 def test_a_bad_option_is_a_usage_error(pytester: pytest.Pytester, arguments, complaint):

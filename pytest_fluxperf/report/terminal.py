@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pytest_fluxperf.report.text import columns, fit, number, percent, plural, seconds, steps, visible
+from pytest_fluxperf.report.text import columns, fit, number, percent, plural, seconds, steps, test_name, visible
 from pytest_fluxperf.report.view import Overview, Row, overview
 from pytest_fluxperf.results import FAILING, RunDocument, Verdict
 
@@ -106,7 +106,7 @@ def progress_line(
 ) -> str:
     """One line while a test runs: recipe, generation ``index`` of ``total`` (from 1; 0: none), running median."""
     tail = (f" {index}/{total}" if total else "") + (f"  p50 {seconds(p50_s)} s" if p50_s is not None else "")
-    name = visible(test.rpartition("::")[2])
+    name = visible(test_name(test))
     if recipe and recipe not in name:
         name = f"{name} {visible(recipe)}"
     room = max(8, width - columns(tail))

@@ -101,3 +101,9 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
         text += "…"
     pad = " " * (width - columns(text))
     return pad + text if right else text + pad
+
+
+def test_name(node_id: str) -> str:
+    """The function of a node id, with its parameters, which may hold anything."""
+    path, bracket, parameters = node_id.partition("[")
+    return path.rpartition("::")[2] + bracket + parameters

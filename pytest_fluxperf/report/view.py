@@ -18,6 +18,7 @@ import numpy as np
 from pytest_fluxperf.baseline.acceptance import fails
 from pytest_fluxperf.report.differences import Difference, differences
 from pytest_fluxperf.report.sentence import verdict_sentence
+from pytest_fluxperf.report.text import test_name
 from pytest_fluxperf.results import (
     SEVERITY,
     Baseline,
@@ -106,7 +107,7 @@ class Row:
     @cached_property
     def anchor(self) -> str:
         """Fragment that names the test in the page; the same in every run."""
-        slug = re.sub(r"[^a-z0-9]+", "-", self.result.test.rpartition("::")[2].lower()).strip("-")[:48]
+        slug = re.sub(r"[^a-z0-9]+", "-", test_name(self.result.test).lower()).strip("-")[:48]
         key = f"{self.machine}\0{self.result.test}".encode("utf-8", "replace")
         return f"{slug or 'test'}-{hashlib.sha256(key).hexdigest()[:6]}"
 
@@ -414,7 +415,7 @@ def _rows(document: RunDocument, machine: str) -> Iterable[Row]:
 
 
 def _name(result: Result) -> str:
-    return result.test.rpartition("::")[2]
+    return test_name(result.test)
 
 
 def _speedup(result: Result, reference: Result | None) -> float | None:

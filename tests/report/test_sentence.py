@@ -154,3 +154,9 @@ def test_machines_are_blamed_for_what_changed_on_them():
     old = documents.document([documents.result("bf16")], environment=documents.OLD, gpu="l40s")
     new = documents.document([documents.result("bf16+fa2", **SLOWER)])
     assert overview([old, new]).sentence.startswith("1 of 2 regressed: torch 2.11.0 → 2.13.0 made bf16+fa2")
+
+
+def test_parameters_may_hold_what_parts_a_node_id():
+    made = [documents.result("bf16", test=f"perf/test_a.py::TestB::test_c[{name}]") for name in ("a::b", "x[0]::y")]
+    rows = overview(documents.document(made, environment=documents.OLD)).rows
+    assert {row.label for row in rows} == {"test_c[a::b]", "test_c[x[0]::y]"}
