@@ -31,8 +31,6 @@ from pytest_fluxperf.results import (
     Skipped,
 )
 
-"""``Quality.reference`` where pictures are compared with those of the old environment itself."""
-
 
 def comparison_of(trial: Trial, place: str = "") -> Comparison | None:
     """The record of a comparison; None when not a single block was measured.
