@@ -89,7 +89,7 @@ def _skipped(item: pytest.Item, report: pytest.TestReport) -> dict[str, Any]:
     reason = reason.removeprefix("Skipped: ")
     marked = any(item.get_closest_marker(name) for name in ("skip", "skipif"))
     session = session_of(item.config)
-    expected = marked or item.get_closest_marker("xfail") is not None
+    expected = marked or hasattr(report, "wasxfail") or item.get_closest_marker("xfail") is not None
     if not expected and session.turns is None and BENCH in item.stash:
         with suppress(FluxPerfError):  # the session was refused, or the baseline cannot be read
             if session.store.load(item.nodeid) is not None:
