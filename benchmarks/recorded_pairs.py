@@ -83,7 +83,7 @@ def _appended(documents: Iterable[RunDocument]) -> dict[tuple[str, str | None], 
                 stored.get(key),
                 "append",
                 hardware=document.hardware,
-                environments={document.environment.digest: document.environment},
+                environments=document.measured_in,
                 tau0=policy.tau0,
                 nu0=policy.nu0,
             )

@@ -38,6 +38,8 @@ from pytest_fluxperf.pipelines.compiling import limit_met
 from pytest_fluxperf.pipelines.shortage import SHORT, shortage
 from pytest_fluxperf.quality import images, reference
 from pytest_fluxperf.results import (
+    BASELINE,
+    NONE,
     TRACES,
     Baseline,
     Generation,
@@ -51,9 +53,6 @@ from pytest_fluxperf.results import (
     Workload,
 )
 from pytest_fluxperf.session import Session
-
-NONE, BASELINE = "none", "baseline"
-"""References that are no recipe: no comparison, and the baseline's stored pictures."""
 
 _BOUNDS = {"min_ssim": "ssim", "min_psnr": "psnr", "max_lpips": "lpips"}
 """Tolerances that are bounds, and the metric that each is one of."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import statistics
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -91,27 +90,31 @@ def _skipped(item: pytest.Item, report: pytest.TestReport) -> dict[str, Any]:
     session = session_of(item.config)
     expected = marked or hasattr(report, "wasxfail") or item.get_closest_marker("xfail") is not None
     if not expected and session.turns is None and BENCH in item.stash:
-        with suppress(FluxPerfError):  # the session was refused, or the baseline cannot be read
-            if session.store.load(item.nodeid) is not None:
-                path = os.path.relpath(session.store.path(item.nodeid))
-                problem = (
-                    f"was skipped ({reason}), but ran when its baseline was recorded; mark it skip or skipif, "
-                    f"or delete {path} to give it up"
-                )
-                report.outcome, report.longrepr = "failed", f"fluxperf: broken: {problem}"
-                return dict(msgspec.to_builtins(item.stash[BENCH].broken(problem)))
+        path = session.store.path(item.nodeid)
+        problem = (
+            f"was skipped ({reason}), but ran when its baseline was recorded; mark it skip or skipif, "
+            f"or delete {os.path.relpath(path)} to give it up"
+        )
+        if path.exists() and (payload := _broken(item, problem)):
+            report.outcome, report.longrepr = "failed", f"fluxperf: broken: {problem}"
+            return payload
     recipe = item.stash[BENCH].recipe if BENCH in item.stash else None
     return dict(msgspec.to_builtins(Skipped(test=item.nodeid, recipe=recipe, reason=reason, marked=marked)))
 
 
 def _not_set_up(item: pytest.Item, report: pytest.TestReport) -> dict[str, Any]:
-    """The broken result of a test whose fixtures failed; nothing where even that cannot be made."""
+    """The broken result of a test whose fixtures failed."""
     crash = getattr(report.longrepr, "reprcrash", None)
     said = (str(crash.message if crash else report.longrepr).strip() or "without a word").splitlines()[0]
     said = said.removeprefix("Failed: ")  # pytest.fail's exception
     said = said.removeprefix(f"recipe {item.stash[BENCH].recipe}: ")  # the result's own
+    return _broken(item, f"could not be set up: {said}")
+
+
+def _broken(item: pytest.Item, problem: str) -> dict[str, Any]:
+    """The broken result of a test that was not measured; nothing where even that cannot be made."""
     try:
-        result = item.stash[BENCH].broken(f"could not be set up: {said}")
+        result = item.stash[BENCH].broken(problem)
     except FluxPerfError:  # the session was refused
         return {}
     try:

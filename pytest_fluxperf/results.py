@@ -128,15 +128,15 @@ class OwnMetric(Record, frozen=True, kw_only=True):
     """Values of the stored pictures with themselves, where it is these that were compared with."""
 
 
-STORED = "baseline"
-"""``Quality.reference`` where pictures were compared with the baseline's own, not with a reference recipe's."""
+NONE, BASELINE = "none", "baseline"
+"""References that are no recipe: no comparison, and the baseline's stored pictures."""
 
 
 class Quality(Record, frozen=True, kw_only=True):
     """Per prompt, in the order of ``workload.prompts``: metrics, the reference picture, and the FLIP map."""
 
     reference: str
-    """Canonical recipe of the reference, or :data:`STORED`."""
+    """Canonical recipe of the reference, or :data:`BASELINE`."""
     scores: tuple[Similarity, ...]
     references: tuple[Picture, ...] = ()
     flip_maps: tuple[Picture, ...] = ()
@@ -495,6 +495,11 @@ class RunDocument(Record, frozen=True, kw_only=True):
     changes: tuple[str, ...] = ()
     """What the run did to each baseline, old → new in one line."""
     published: tuple[PublishedFigure, ...] = ()
+
+    @property
+    def measured_in(self) -> dict[str, Environment]:
+        """Every environment that results were measured in, by digest."""
+        return {self.environment.digest: self.environment, **self.environments}
 
     @property
     def against(self) -> Literal["baselines", "session", "environment"]:

@@ -17,7 +17,7 @@ from pytest_fluxperf.gate.verdict import judge
 from pytest_fluxperf.quality.metrics import Metrics
 from pytest_fluxperf.quality.reference import compare
 from pytest_fluxperf.results import (
-    STORED,
+    BASELINE,
     TRACES,
     Baseline,
     Comparison,
@@ -222,20 +222,20 @@ def _drift(trial: Trial, folder: Path, metrics: Sequence[str]) -> Quality | None
     before, after = _pictures(old), _pictures(new)
     if not before or len(before) != len(after):
         return None
-    by_floors = old.reference == STORED and trial.policy.floored
+    by_floors = old.reference == BASELINE and trial.policy.floored
     if [p.sha256 for p in before] == [p.sha256 for p in after] and not by_floors:
         return None
-    return compare(after, before, STORED, Metrics(metrics, "cpu"), folder)
+    return compare(after, before, BASELINE, Metrics(metrics, "cpu"), folder)
 
 
 def _pictures(result: Result) -> tuple[Picture, ...]:
     if result.quality is not None and not _is_stored(result.quality):
         return result.quality.references
-    if result.reference != STORED:
+    if result.reference != BASELINE:
         return ()
     made = result.measurement.generations[: len(result.workload.prompts)]
     return tuple(g.picture for g in made if g.picture is not None)
 
 
 def _is_stored(quality: Quality | None) -> bool:
-    return quality is not None and quality.reference == STORED
+    return quality is not None and quality.reference == BASELINE

@@ -15,7 +15,6 @@ from pytest_fluxperf import prompts as prompt_sets
 from pytest_fluxperf.baseline import published
 from pytest_fluxperf.baseline.acceptance import fails
 from pytest_fluxperf.baseline.store import BaselineStore
-from pytest_fluxperf.bench import BASELINE, NONE
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.pooled import compare_documents
@@ -29,7 +28,7 @@ from pytest_fluxperf.report.sections import write_section
 from pytest_fluxperf.report.table import recipe_tables
 from pytest_fluxperf.report.terminal import terminal_summary
 from pytest_fluxperf.report.text import visible
-from pytest_fluxperf.results import RunDocument
+from pytest_fluxperf.results import BASELINE, NONE, RunDocument
 
 
 def report(
@@ -107,7 +106,7 @@ def append(results: Sequence[Path], baselines: Path) -> int:
             document.results,
             "append",
             hardware=document.hardware,
-            environments={document.environment.digest: document.environment, **document.environments},
+            environments=document.measured_in,
             tau0=policy.tau0,
             nu0=policy.nu0,
             pictures=path if path.is_dir() else path.parent,

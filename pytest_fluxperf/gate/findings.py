@@ -14,7 +14,7 @@ import numpy as np
 from pytest_fluxperf.gate.policy import PSNR_CEILING_DB, Policy
 from pytest_fluxperf.gate.statistics import Array, CacheChange, Decision, Effect, cache_change, decide, stored_effect
 from pytest_fluxperf.results import (
-    STORED,
+    BASELINE,
     Baseline,
     Finding,
     Generation,
@@ -360,7 +360,7 @@ def own_drift(quality: Quality | None, policy: Policy) -> Iterator[Finding]:
 
 def without_start(quality: Quality | None) -> tuple[str, ...]:
     """Own metrics of pictures that were compared with the stored ones, which say nothing of these with themselves."""
-    stored = quality is not None and quality.reference == STORED
+    stored = quality is not None and quality.reference == BASELINE
     return tuple(name for name, metric in quality.own.items() if not metric.same) if quality and stored else ()
 
 

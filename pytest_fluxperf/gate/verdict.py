@@ -11,8 +11,9 @@ from pytest_fluxperf.gate.attribution import attribute, attribute_broken, kernel
 from pytest_fluxperf.gate.interleaved import Interleaved
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.results import (
+    BASELINE,
+    NONE,
     SEVERITY,
-    STORED,
     Baseline,
     Environment,
     Finding,
@@ -24,9 +25,6 @@ from pytest_fluxperf.results import (
 )
 
 __all__ = ["another_round", "judge", "record"]
-
-UNCOMPARED = "none"
-"""The reference of a test whose pictures are compared with nothing."""
 
 UNEXPLAINED = "nothing that is recorded differs from the baseline: phases, steps, graphs, attention, dtypes, packages"
 
@@ -72,7 +70,7 @@ def judge(
     else:
         scores = quality
     # A body without our pipeline has no other pictures to be compared with than those stored, or the old environment's.
-    floors = list(judged.quality_floors(drift if quality is None and reference == STORED else quality, policy))
+    floors = list(judged.quality_floors(drift if quality is None and reference == BASELINE else quality, policy))
     if missing := _not_comparable(baseline, hardware, workload, recipe, reference, policy, stored):
         absent = Finding(metric="baseline", verdict="no baseline", message=missing)
         worst = _worst([absent, *[f for f in floors if f.verdict != "passed"]])
@@ -91,7 +89,7 @@ def judge(
         *judged.graph_breaks(measurement, baseline),
         *judged.quality_changes(scores, baseline, policy),
         *(judged.own_quality(scores, baseline, policy) if scores is quality else judged.own_drift(quality, policy)),
-        *judged.drift_of_reference(drift, policy, its_own=reference == STORED),
+        *judged.drift_of_reference(drift, policy, its_own=reference == BASELINE),
         *floors,
     ]
     worst = _worst(found)
@@ -189,7 +187,7 @@ def _latencies(measurement: Measurement, baseline: Baseline, policy: Policy, rec
         return [judged.latency(measurement, baseline, policy)]
     reported = judged.reported_latency(measurement, baseline)
     # The reference's speed-up over itself is 1 whatever happens, and there may be none.
-    if recipe in (None, baseline.reference) or baseline.reference in (STORED, UNCOMPARED):
+    if recipe in (None, baseline.reference) or baseline.reference in (NONE, BASELINE):
         return [reported]
     return [judged.speed_up(measurement, baseline, policy), reported]
 
@@ -227,7 +225,7 @@ def _warnings(
             warnings.append(finding.message)
     if (
         policy.mode == "relative"
-        and (baseline.recipe is None or baseline.reference in (STORED, UNCOMPARED))
+        and (baseline.recipe is None or baseline.reference in (NONE, BASELINE))
         and not judged_latency
     ):
         warnings.append("its latency is reported and not judged: on a CPU only a speed-up over a reference recipe is")
@@ -241,7 +239,7 @@ def _warnings(
 
 
 def _is_stored(quality: Quality | None) -> bool:
-    return quality is not None and quality.reference == STORED
+    return quality is not None and quality.reference == BASELINE
 
 
 def _first(problems: tuple[str, ...]) -> str:

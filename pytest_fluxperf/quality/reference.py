@@ -13,7 +13,7 @@ from filelock import FileLock
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.quality import images
 from pytest_fluxperf.quality.metrics import Metrics
-from pytest_fluxperf.results import STORED, OwnMetric, Picture, Quality, Similarity, Workload
+from pytest_fluxperf.results import BASELINE, OwnMetric, Picture, Quality, Similarity, Workload
 
 
 class References:
@@ -64,7 +64,7 @@ def compare(
         scores.append(score)
         for name, metric in metrics.own.items():
             own[name].append(metric(name, made, pixels))
-            if reference == STORED:
+            if reference == BASELINE:
                 with suppress(FluxPerfError):  # one that is infinite for equal pictures has nothing to start from
                     same[name].append(metric(name, pixels, pixels))
         if flip_map is not None:

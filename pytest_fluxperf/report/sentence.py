@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 
 _LONGEST = 160
 
+_SAYS = {
+    "latency": "time",
+    "speed-up": "time",
+    "peak memory": "memory",
+    "computed steps": "steps",
+    "graph breaks": "graphs",
+}
+"""What a finding is of; all others are of pictures."""
+
 _SAME = 0.99
 """SSIM from which drifted pictures count as no worse: the default tolerance of a change of SSIM."""
 
@@ -69,8 +78,7 @@ def _judges(finding: Finding, what: str) -> bool:
         return False
     if finding.metric == "drift":  # its floor is far below what anybody would call the same picture
         return what == "pictures" and (finding.now or 0.0) >= _SAME
-    others = {"computed steps": "", "graph breaks": "", "latency": "time", "speed-up": "time", "peak memory": "memory"}
-    return others.get(finding.metric, "pictures") == what
+    return _SAYS.get(finding.metric, "pictures") == what
 
 
 def _cause(view: Overview, row: Row) -> str:

@@ -404,18 +404,14 @@ def _rows(document: RunDocument, machine: str) -> Iterable[Row]:
         if result.recipe == result.reference:
             references.setdefault((result.reference, result.workload.digest), result)
     recipes = Counter(result.recipe for result in document.results)
-    names = Counter(_name(result) for result in document.results)
+    names = Counter(test_name(result.test) for result in document.results)
     for result in document.results:
         reference = references.get((result.reference, result.workload.digest))
-        name = _name(result)
+        name = test_name(result.test)
         label = result.recipe if result.recipe and recipes[result.recipe] == 1 else None
         yield Row(
             result, document, machine, label or (name if names[name] == 1 else result.test), _speedup(result, reference)
         )
-
-
-def _name(result: Result) -> str:
-    return test_name(result.test)
 
 
 def _speedup(result: Result, reference: Result | None) -> float | None:

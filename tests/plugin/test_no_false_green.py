@@ -354,3 +354,30 @@ def test_on_a_cpu_a_recipe_without_a_reference_is_not_undecided_for_ever(project
     for part in ("fp32-", "fbcache"):
         judgement = project.judgement(part) if part == "fbcache" else project.results()["results"][0]["judgement"]
         assert any("reported and not judged" in warning for warning in judgement["warnings"])
+
+
+LOCKED = """
+import filelock
+from pytest_fluxperf.quality.own import PictureMetric
+from pytest_fluxperf.wiring import session_of
+
+
+def pytest_fluxperf_metrics(config):
+    def free(picture, reference):
+        try:
+            with filelock.FileLock(session_of(config).lock_path, timeout=0):
+                return 1.0
+        except filelock.Timeout:
+            return 0.0
+
+    return {"free": PictureMetric(free, tolerance=0.5)}
+"""
+
+
+def test_pictures_are_compared_while_the_device_is_held(small):
+    """Metrics run on it too: another worker must not be timed beside them."""
+    small.pytester.makeconftest(small.conftest + LOCKED)
+    small.run("--fluxperf-update")
+    small.run()
+    values = {value for result in small.results()["results"] for value in result["quality"]["own"]["free"]["values"]}
+    assert values == {0.0}
