@@ -17,7 +17,7 @@ from typing import Any
 
 from common import Machine, in_process, options, report
 
-from pytest_fluxperf.pipelines.compiling import snapshot
+from pytest_fluxperf.pipelines.compile_counters import snapshot
 
 GPU = "bf16+cudnn+compile,bf16+cudnn+fp8+compile"
 CPU = "fp32+compile"

@@ -24,12 +24,12 @@ import recorded_pairs
 import repeatability
 
 from pytest_fluxperf.baseline.published import load
-from pytest_fluxperf.report.cost import cost_model
-from pytest_fluxperf.report.costtable import cost_tables
 from pytest_fluxperf.report.document import load_document
-from pytest_fluxperf.report.sections import write_section
-from pytest_fluxperf.report.spent import spent
-from pytest_fluxperf.report.table import recipe_tables
+from pytest_fluxperf.report.overhead import spent
+from tools.recorded.cost import cost_model
+from tools.recorded.costtable import cost_tables
+from tools.recorded.sections import write_section
+from tools.recorded.table import recipe_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "measured.md"

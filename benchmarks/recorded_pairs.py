@@ -18,13 +18,14 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_fluxperf.baseline.environment import STACK
-from pytest_fluxperf.baseline.update import busy_share, plan_update
+from pytest_fluxperf.baseline.run import busy_share
+from pytest_fluxperf.baseline.update import plan_update
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.attribution import slow_host
+from pytest_fluxperf.gate.compare import compare_documents
 from pytest_fluxperf.gate.policy import Policy
-from pytest_fluxperf.gate.pooled import compare_documents
 from pytest_fluxperf.gate.verdict import judge
+from pytest_fluxperf.machine.software import STACK
 from pytest_fluxperf.report.document import load_document
 from pytest_fluxperf.results import Baseline, Judgement, Result, RunDocument
 

@@ -20,7 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "report"))
 import report_documents as documents
 
-from pytest_fluxperf.report.html import render_html
+from pytest_fluxperf.report.html.page import render_html
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 

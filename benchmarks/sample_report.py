@@ -25,7 +25,7 @@ from pathlib import Path
 from suite import pytest_command
 
 from pytest_fluxperf.report import load_document, render_markdown, write_document, write_text
-from pytest_fluxperf.report.html import render_html
+from pytest_fluxperf.report.html.page import render_html
 from pytest_fluxperf.results import RunDocument
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -105,7 +105,7 @@ def main() -> None:
     print(json.dumps(cost, indent=2))
     if options.write:
         from pytest_fluxperf.pipelines.tiny import MODEL_DIR
-        from pytest_fluxperf.pipelines.tiny.training import card
+        from tools.tiny_training import card
 
         path = MODEL_DIR / "evaluation.json"
         figures = json.loads(path.read_text()) | {"cost": cost}

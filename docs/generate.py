@@ -10,10 +10,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from pytest_fluxperf import cli, hookspec, options
-from pytest_fluxperf import fixtures as fixture_module
-from pytest_fluxperf.options import CHECKS, ItemSettings
-from pytest_fluxperf.pipelines.optimizations.whole import FASTEST, FASTEST_LOSSLESS
+from pytest_fluxperf import cli
+from pytest_fluxperf.pipelines.optimizations.presets import FASTEST, FASTEST_LOSSLESS
+from pytest_fluxperf.plugin import fixtures as fixture_module
+from pytest_fluxperf.plugin import hookspec, options
+from pytest_fluxperf.settings import CHECKS, ItemSettings
 
 FOLDER = Path(__file__).parent / "reference"
 NOTE = "<!-- Made by docs/generate.py from the code; edit there. -->\n"

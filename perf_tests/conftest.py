@@ -28,9 +28,9 @@ ON_CPU: pytest.StashKey[bool] = pytest.StashKey()
 def on_cpu(config: pytest.Config) -> bool:
     """Whether it will be measured on a CPU; asked for before the plugin has a session."""
     if ON_CPU not in config.stash:
-        from pytest_fluxperf.baseline.environment import check_gpu
         from pytest_fluxperf.errors import FluxPerfError
-        from pytest_fluxperf.options import run_settings
+        from pytest_fluxperf.machine.hardware import check_gpu
+        from pytest_fluxperf.plugin.options import run_settings
 
         try:
             config.stash[ON_CPU] = check_gpu(run_settings(config).gpu).device == "cpu"
@@ -51,8 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def left_out(item: pytest.Item, config: pytest.Config) -> str | None:
     """Why a test is not run here, or None."""
-    from pytest_fluxperf.options import run_settings
     from pytest_fluxperf.pipelines.models import RANDOM
+    from pytest_fluxperf.plugin.options import run_settings
 
     threshold, cpu = item.get_closest_marker("threshold"), on_cpu(config)
     if cpu and (not_on_cpu := item.get_closest_marker("not_on_cpu")):
@@ -71,9 +71,9 @@ def left_out(item: pytest.Item, config: pytest.Config) -> str | None:
 def switching_cost(item: pytest.Item) -> tuple[str, ...]:
     """Sort key by what is expensive to change, so that tests that share it follow each other."""
     from pytest_fluxperf.errors import FluxPerfError
-    from pytest_fluxperf.pipelines.optimizations.whole import expand
+    from pytest_fluxperf.pipelines.optimizations.presets import expand
+    from pytest_fluxperf.plugin.collect import session_of
     from pytest_fluxperf.recipe import parse
-    from pytest_fluxperf.wiring import session_of
 
     session = session_of(item.config)
     try:

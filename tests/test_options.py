@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pytest_fluxperf.errors import FluxPerfError
-from pytest_fluxperf.options import CHECKS, ItemSettings, RunSettings, item_settings
+from pytest_fluxperf.settings import CHECKS, ItemSettings, RunSettings, item_settings
 
 
 def run(command_line: dict[str, Any] | None = None, ini: dict[str, Any] | None = None) -> RunSettings:

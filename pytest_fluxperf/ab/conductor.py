@@ -7,21 +7,15 @@ at work at once.
 from __future__ import annotations
 
 import shutil
-import signal
-import statistics
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path, PurePath
-from typing import Literal
 
 from filelock import FileLock
 
+from pytest_fluxperf.ab.process import Side, SideFailed
 from pytest_fluxperf.ab.protocol import (
     Collected,
-    Described,
     Finished,
     Generated,
     Go,
@@ -31,119 +25,18 @@ from pytest_fluxperf.ab.protocol import (
     Skip,
     tolerant,
 )
-from pytest_fluxperf.ab.side import Side, SideFailed
+from pytest_fluxperf.ab.stage import _until_terminated, fits, trace_folder
+from pytest_fluxperf.ab.trial import Terms, Trial, _slower
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.interleaved import (
     ABBA_PASSES,
-    LEAST_PAIRS,
     MOST_BLOCKS,
     MOST_CONFIRMED,
-    Interleaved,
     judge_blocks,
 )
 from pytest_fluxperf.gate.policy import Policy
-from pytest_fluxperf.pipelines.shortage import SHORT
-from pytest_fluxperf.results import TRACES, Block, Environment, Result, Verdict
-
-Mode = Literal["auto", "interleaved", "alternating"]
-
-TIMEOUT_S = 1800.0
-"""Longest silence of a child that is believed: loading and compiling a model is one silence."""
-
-_MEMORY_MARGIN = 1.05
-_MEMORY_RESERVE_MIB = 1024.0
-"""What a second process needs beside the first one's peak: a device context, and fragmentation."""
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What is compared, and how."""
-
-    old: Path
-    new: Path
-    """Interpreters."""
-    arguments: tuple[str, ...]
-    """Of pytest, the same for both."""
-    folder: Path
-    """For the logs and pictures."""
-    timeout_s: float = TIMEOUT_S
-    mode: Mode = "auto"
-    go_on: bool = False
-    """Whether to compare everything, however many regressions are confirmed."""
-    quality: bool = True
-    """Whether pictures are compared too, where a side measures a test for the first time."""
-    least_pairs: int = LEAST_PAIRS
-    companions: tuple[int, ...] = ()
-    """Process groups that hold the device and keep still."""
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """Why a test could not be compared."""
-
-    verdict: Verdict
-    message: str
-
-
-@dataclass
-class Trial:
-    """One test over the blocks so far."""
-
-    test: str
-    alternating: bool = False
-    reason: str = ""
-    """Why whole processes alternate."""
-    old: list[Result] = field(default_factory=list)
-    new: list[Result] = field(default_factory=list)
-    environments: dict[str, Environment] = field(default_factory=dict)
-    """By side."""
-    policy: Policy = field(default_factory=Policy)
-    blocks: list[Block] = field(default_factory=list)
-    interleaved: Interleaved | None = None
-    skipped: str | None = None
-    """Why neither environment runs it."""
-    trouble: Trouble | None = None
-    notes: list[str] = field(default_factory=list)
-    """What else went wrong."""
-    described: Described | None = None
-    """What is known of it without measuring."""
-
-    @property
-    def open(self) -> bool:
-        """True as long as another block is wanted."""
-        return not self.trouble and not self.skipped and (self.interleaved is None or self.interleaved.another_block)
-
-    @property
-    def confirmed(self) -> bool:
-        """True for a regression that was confirmed."""
-        return self.interleaved is not None and self.interleaved.finding.verdict == "regressed"
-
-    def of(self, side: str) -> list[Result]:
-        """The results of a side."""
-        return self.old if side == "old" else self.new
-
-    def take(self, side: str, done: Finished) -> Result | None:
-        """Keep what a side brings back at the end of a test; None when that is no whole measurement."""
-        if done.result is None:
-            return None
-        result: Result = tolerant(done.result, Result)
-        if done.environment is not None:
-            self.environments[side] = done.environment
-        if side == "new":
-            self.policy = tolerant(done.policy, Policy)
-        self.of(side).append(result)
-        return result if result.run is not None or result.measurement.unfit else None
-
-    def alternate(self, reason: str) -> None:
-        """Have whole processes take turns from here on, and begin anew: their blocks are of another kind."""
-        self.alternating, self.reason = True, reason
-        self.interleaved = None
-        for known in (self.old, self.new, self.blocks):
-            known.clear()
-
-    def fail(self, verdict: Verdict, message: str) -> None:
-        """End it."""
-        self.trouble = Trouble(verdict, message)
+from pytest_fluxperf.pipelines.out_of_memory import SHORT
+from pytest_fluxperf.results import TRACES, Block, Result
 
 
 class Conductor:
@@ -515,43 +408,3 @@ class Conductor:
         else:
             said = f"whole processes will alternate: {trial.reason}"
         self._show(f"block {number}: {trial.test}: {said}")
-
-
-@contextmanager
-def _until_terminated() -> Iterator[None]:
-    """Leave in order when told to end, so that both sides do; signals reach the main thread alone."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def trace_folder(run: str) -> PurePath:
-    """Where the traces of a side's process lie, relative to the comparison's folder."""
-    return PurePath(TRACES, run)
-
-
-def _slower(old: Sequence[Result], new: Sequence[Result], policy: Policy) -> bool:
-    """Whether the first processes suggest a regression."""
-    if not old or not new:
-        return False
-    pairs = zip(new[0].measurement.generations, old[0].measurement.generations, strict=False)
-    ratios = [now.latency_s / before.latency_s for now, before in pairs]
-    return bool(ratios) and statistics.median(ratios) > 1 + policy.max_slowdown
-
-
-def fits(first: Prepared, second_held_mib: float) -> bool:
-    """Whether a second process can run beside the first, judged by what the first one holds when it is warm.
-
-    The second may already hold memory from earlier tests, which it will use again.
-    """
-    need = _MEMORY_MARGIN * first.held_mib + _MEMORY_RESERVE_MIB
-    return first.free_mib + second_held_mib >= need

@@ -7,13 +7,14 @@ from pathlib import Path, PurePath
 
 import msgspec
 
-from pytest_fluxperf.ab.conductor import Trial, Trouble, trace_folder
 from pytest_fluxperf.ab.protocol import Described
+from pytest_fluxperf.ab.stage import trace_folder
+from pytest_fluxperf.ab.trial import Trial, Trouble
 from pytest_fluxperf.baseline.codec import BASELINE_FORMAT
-from pytest_fluxperf.baseline.environment import diff
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.attribution import attribute_broken
 from pytest_fluxperf.gate.verdict import judge
+from pytest_fluxperf.machine.software import diff
 from pytest_fluxperf.quality.metrics import Metrics
 from pytest_fluxperf.quality.reference import compare
 from pytest_fluxperf.results import (

@@ -252,3 +252,11 @@ def _known(value: Any, kind: inspect.Type) -> Any:
         case inspect.DictType() if isinstance(value, dict):
             return {key: _known(item, kind.value_type) for key, item in value.items()}
     return value
+
+
+RUN_VARIABLE = "FLUXPERF_AB_RUN"
+"""Environment variable that holds the name of this child's folder."""
+
+
+REPORTS_VARIABLE = "FLUXPERF_AB_REPORTS"
+"""Environment variable that holds the folder of the comparison."""

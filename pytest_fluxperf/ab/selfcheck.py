@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
+from pytest_fluxperf.ab.process import Side
 from pytest_fluxperf.ab.protocol import Finished, Go, Plan, tolerant
-from pytest_fluxperf.ab.side import Side
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.interleaved import LEAST_PAIRS
 from pytest_fluxperf.gate.statistics import Array

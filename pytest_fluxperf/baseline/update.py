@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import msgspec
-
 from pytest_fluxperf.baseline.codec import BASELINE_FORMAT, rounded
-from pytest_fluxperf.baseline.environment import hardware_differences, stack_differences
+from pytest_fluxperf.machine.hardware import hardware_differences
+from pytest_fluxperf.machine.software import stack_differences
 from pytest_fluxperf.results import (
+    FAILING,
     Baseline,
     Environment,
-    Generation,
     Hardware,
-    Measurement,
-    Quality,
     Result,
-    Run,
-    Sample,
-    Similarity,
     Workload,
 )
 
@@ -40,79 +33,6 @@ class Change:
     """Old -> new in one line, for the terminal."""
     baseline: Baseline | None = None
     """The content to write; None where the file stays as it is."""
-
-
-def record(
-    measurement: Measurement,
-    quality: Quality | None,
-    *,
-    session: str,
-    environment: Environment,
-    time_utc: str,
-    gpu_uuid: str | None = None,
-    prompts: int | None = None,
-) -> Run | None:
-    """The measurement in the form a baseline keeps, or None when it may not become one (broken or invalid).
-
-    The reference's pictures are kept, for drift; the test's own where no reference recipe made any.
-    Where the measurement went through its ``prompts`` several times, each prompt keeps its median generation.
-    """
-    if measurement.problems or measurement.unfit or measurement.recompiles or not measurement.generations:
-        return None
-    scores, references = ((), ()) if quality is None else (quality.scores, quality.references)
-    own = quality is None or quality.reference == "baseline"
-    samples = [
-        Sample(
-            latency_s=made.latency_s,
-            wall_s=made.wall_s,
-            reference_latency_s=made.reference_latency_s,
-            text_encode_s=made.text_encode_s,
-            denoise_s=made.denoise_s,
-            decode_s=made.decode_s,
-            decisions=made.decisions,
-            score=scores[i] if i < len(scores) and not own else Similarity(),
-            own={} if quality is None or own else {name: m.values[i] for name, m in quality.own.items()},
-            picture=made.picture.sha256 if own and made.picture is not None else None,
-            reference_picture=references[i].sha256 if i < len(references) and not own else None,
-        )
-        for i, made in enumerate(_median_round(measurement.generations, prompts))
-    ]
-    return Run(
-        session=session,
-        process=os.getpid(),
-        time_utc=time_utc,
-        environment=environment.digest,
-        gpu_uuid=gpu_uuid,
-        samples=tuple(samples),
-        peak_memory_mib=measurement.peak_memory_mib,
-        facts={"graph_breaks": measurement.graph_breaks, **measurement.facts},
-        sm_clock_mhz=None if measurement.telemetry is None else measurement.telemetry.sm_clock_mhz,
-        device_busy=busy_share(measurement),
-        # traces stay with the report of their run
-        kernels=None if measurement.kernels is None else msgspec.structs.replace(measurement.kernels, traces=()),
-    )
-
-
-def busy_share(measurement: Measurement) -> float | None:
-    """Share of a generation in which the GPU computed: the driver's samples, else the profile; None if unknown."""
-    shares = [g.device_busy_s / g.wall_s for g in measurement.generations if g.device_busy_s is not None]
-    if shares:
-        return statistics.median(shares)
-    table = measurement.kernels
-    if table is None or table.device != "cuda" or not table.latency_s:
-        return None
-    return min(1.0, table.busy_s / table.latency_s)
-
-
-def _median_round(made: tuple[Generation, ...], prompts: int | None) -> tuple[Generation, ...]:
-    """Of each prompt the generation whose time (over the reference's, where known) is the lower median."""
-    if prompts is None or len(made) <= prompts:
-        return made
-    chosen = []
-    for i in range(prompts):
-        repeats = sorted(made[i::prompts], key=lambda g: g.latency_s / (g.reference_latency_s or 1.0))
-        chosen.append(repeats[(len(repeats) - 1) // 2])
-    return tuple(chosen)
 
 
 def plan_update(
@@ -291,3 +211,26 @@ def _percent(old: Baseline, new: Baseline) -> str:
 def _median(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
+
+
+def accepted(result: Result, update: str | None, hardware: Hardware) -> bool:
+    """True when ``--fluxperf-update`` takes a result as the new baseline, so that the test passes."""
+    verdict, stored = result.judgement.verdict, result.baseline
+    if update is None or verdict in ("broken", "invalid") or crossed_floor(result):
+        return False
+    if update == "all":
+        return True
+    if update == "failed":
+        return verdict in ("regressed", "no baseline")
+    if verdict != "no baseline":
+        return False
+    # What is stored and cannot be compared is replaced by "new" alone, and on the same hardware.
+    return stored is None or (update == "new" and not other_hardware(stored, result, hardware))
+
+
+def fails(result: Result, *, strict: bool, update: str | None, hardware: Hardware) -> bool:
+    """Whether the test fails."""
+    if accepted(result, update, hardware):
+        return False
+    verdict = result.judgement.verdict
+    return verdict in FAILING or (strict and verdict == "inconclusive")

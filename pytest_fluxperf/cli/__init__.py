@@ -110,24 +110,6 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_comment)
 
     command = commands.add_parser(
-        "table", help="recipes of recorded sessions as a Markdown table, published figures beside"
-    )
-    command.add_argument("results", type=Path, nargs="+", metavar="RESULTS.json", help="or the folder of a run")
-    command.add_argument("--into", type=Path, metavar="FILE.md", help="put it between FILE's marks, not on the screen")
-    command.add_argument("--baselines", type=Path, default=Path("baselines"), metavar="DIR", help="has published/")
-    command.set_defaults(run=_table)
-
-    command = commands.add_parser(
-        "cost",
-        help="what computed and cached steps cost, and the speed-up at any hit rate, as Markdown tables; exits 1 if a "
-        "schedule is predicted more than 2 %% wrong",
-    )
-    command.add_argument("results", type=Path, nargs="+", metavar="RESULTS.json", help="sessions of one machine")
-    command.add_argument("--into", type=Path, metavar="FILE.md", help="put it between FILE's marks, not on the screen")
-    command.add_argument("--json", type=Path, metavar="FILE", help="write the model too")
-    command.set_defaults(run=_cost)
-
-    command = commands.add_parser(
         "ab",
         help="compare two environments on one device, their generations in turns; exits 1 on a regression",
         usage="fluxperf ab --old PATH --new PATH [options] -- PYTEST_ARGUMENTS",
@@ -262,18 +244,6 @@ def _comment(options: argparse.Namespace) -> int:
 
     print(post(options.body, options.name, options.pull_request, Repository.of_environment()))
     return 0
-
-
-def _table(options: argparse.Namespace) -> int:
-    from pytest_fluxperf.cli.commands import table
-
-    return table(options.results, options.into, options.baselines)
-
-
-def _cost(options: argparse.Namespace) -> int:
-    from pytest_fluxperf.cli.commands import cost
-
-    return cost(options.results, options.into, options.json)
 
 
 def _recipes(options: argparse.Namespace) -> int:

@@ -11,16 +11,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest_fluxperf
-from pytest_fluxperf.ab.conductor import Conductor, Mode, Terms
+from pytest_fluxperf.ab.conductor import Conductor
 from pytest_fluxperf.ab.outcome import result_of
-from pytest_fluxperf.ab.side import find_python
-from pytest_fluxperf.baseline.acceptance import fails
+from pytest_fluxperf.ab.process import find_python
+from pytest_fluxperf.ab.trial import Mode, Terms
+from pytest_fluxperf.baseline.update import fails
 from pytest_fluxperf.cli.processes import make_folder, refuse_own_options
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.report import write_reports
+from pytest_fluxperf.report.document import new_run_name
 from pytest_fluxperf.report.terminal import terminal_summary
 from pytest_fluxperf.results import RESULTS_FORMAT, Result, RunDocument, Skipped
-from pytest_fluxperf.wiring import new_run_name
 
 
 @dataclass(frozen=True)

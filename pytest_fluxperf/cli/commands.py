@@ -12,20 +12,15 @@ from pathlib import Path
 import msgspec
 
 from pytest_fluxperf import prompts as prompt_sets
-from pytest_fluxperf.baseline import published
-from pytest_fluxperf.baseline.acceptance import fails
 from pytest_fluxperf.baseline.store import BaselineStore
+from pytest_fluxperf.baseline.update import fails
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.gate.compare import compare_documents
 from pytest_fluxperf.gate.policy import Policy
-from pytest_fluxperf.gate.pooled import compare_documents
-from pytest_fluxperf.report import cost as costs
 from pytest_fluxperf.report import load_document, merge, write_text
-from pytest_fluxperf.report.costtable import cost_tables
-from pytest_fluxperf.report.formats import HTML, MARKDOWN, TEXTS, format_of
-from pytest_fluxperf.report.html import render_html
+from pytest_fluxperf.report.exports import HTML, MARKDOWN, TEXTS, format_of
+from pytest_fluxperf.report.html.page import render_html
 from pytest_fluxperf.report.markdown import COMMENT_LIMIT, render_markdown
-from pytest_fluxperf.report.sections import write_section
-from pytest_fluxperf.report.table import recipe_tables
 from pytest_fluxperf.report.terminal import terminal_summary
 from pytest_fluxperf.report.text import visible
 from pytest_fluxperf.results import BASELINE, NONE, RunDocument
@@ -125,37 +120,6 @@ def _gated_speedups(document: RunDocument) -> bool:
     if paired:
         return any(g.reference_latency_s for r in paired for g in r.measurement.generations)
     return document.hardware.kind == "cpu"
-
-
-def table(results: Sequence[Path], into: Path | None, baselines: Path) -> int:
-    """Print the table of recipes, or put it into a file."""
-    _show(recipe_tables([load_document(path) for path in results], published.load(baselines)), "table", into)
-    return 0
-
-
-def _show(text: str, section: str, into: Path | None) -> None:
-    """Print it, or put it into a section of a page."""
-    if into is None:
-        print(text, end="")
-    else:
-        write_section(into, section, text)
-        print(into)
-
-
-def cost(results: Sequence[Path], into: Path | None, output: Path | None) -> int:
-    """Print the cost model of the recipes of one machine and workload; 1 if a prediction is off by more than 2 %."""
-    documents = [load_document(path) for path in results]
-    workloads = {(d.hardware.name, r.workload.digest) for d in documents for r in d.results}
-    if len(workloads) != 1:
-        raise FluxPerfError(f"a cost model is of one machine and workload; these results are of {len(workloads)}")
-    dense, caches = costs.cost_model([document.results for document in documents])
-    if not dense:
-        raise FluxPerfError("no recipe without a step cache has recorded steps here; measure one, such as bf16")
-    _show(cost_tables(dense, caches), "cost", into)
-    if output is not None:
-        model = {"dense": dense, "caches": [costs.described(cache) for cache in caches]}
-        write_text(msgspec.json.format(msgspec.json.encode(model), indent=1).decode() + "\n", output)
-    return int(any(abs(check.error) > costs.TOLERANCE for cache in caches for check in cache.checks))
 
 
 def recipes(device: str | None) -> int:

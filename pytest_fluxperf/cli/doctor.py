@@ -11,12 +11,11 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pytest_fluxperf.baseline import environment
 from pytest_fluxperf.baseline.codec import decode
-from pytest_fluxperf.baseline.environment import Gpu, hardware_differences
 from pytest_fluxperf.baseline.published import FOLDER as PUBLISHED
 from pytest_fluxperf.errors import FluxPerfError, origin, told
-from pytest_fluxperf.measure import telemetry
+from pytest_fluxperf.machine import hardware, software, telemetry
+from pytest_fluxperf.machine.hardware import Gpu, hardware_differences
 from pytest_fluxperf.pipelines.quiet import quiet
 
 Status = Literal["ok", "warn", "fail"]
@@ -60,22 +59,22 @@ def examine(gpu: str, model: str | None, baselines: Path, reports: Path) -> Iter
 def _gpu(wanted: str) -> Generator[Check, None, Gpu | None]:
     """The device, if it is there."""
     try:
-        device = environment.check_gpu(wanted)
+        device = hardware.check_gpu(wanted)
     except FluxPerfError as error:
         yield Check("fail", "device", str(error))
         return None
-    hardware = device.hardware
+    found = device.hardware
     if device.device == "cpu":
-        where = f"{hardware.name}, {hardware.host_cpus} CPUs"
+        where = f"{found.name}, {found.host_cpus} CPUs"
         if wanted == "cpu":
             yield Check("ok", "device", where)
         else:
             yield Check("warn", "device", f"no NVIDIA GPU answers; --gpu cpu works here ({where})")
         return device
-    memory = f"{(hardware.memory_mib or 0) / 1024:.0f} GiB"
-    power = "" if hardware.power_limit_w is None else f", power limit {hardware.power_limit_w:.0f} W"
-    mig = f", MIG {hardware.mig_profile}" if hardware.mig_profile else ""
-    yield Check("ok", "device", f"{hardware.name}{mig}, {memory}{power}: --gpu {device.name}")
+    memory = f"{(found.memory_mib or 0) / 1024:.0f} GiB"
+    power = "" if found.power_limit_w is None else f", power limit {found.power_limit_w:.0f} W"
+    mig = f", MIG {found.mig_profile}" if found.mig_profile else ""
+    yield Check("ok", "device", f"{found.name}{mig}, {memory}{power}: --gpu {device.name}")
     if reasons := telemetry.unfit(telemetry.read(device.uuid)):
         yield Check("warn", "fitness", f"{'; '.join(reasons)}: measurements made now would be invalid")
     else:
@@ -95,10 +94,10 @@ def _torch(device: Gpu | None) -> Iterator[Check]:
     elif cuda is None:
         yield Check("fail", "torch", f"{version} has no CUDA: install a CUDA build of torch to use the GPU")
     elif not torch.cuda.is_available():
-        driver = environment.capture().driver or "unknown"
+        driver = software.capture().driver or "unknown"
         yield Check("fail", "torch", f"{version} for CUDA {cuda} cannot use the GPU; is driver {driver} new enough?")
     else:
-        driver = environment.capture().driver or "unknown"
+        driver = software.capture().driver or "unknown"
         yield Check("ok", "torch", f"{version} for CUDA {cuda}, driver {driver}")
 
 

@@ -6,12 +6,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from pytest_fluxperf.ab.process import find_python
 from pytest_fluxperf.ab.selfcheck import measure_processes
-from pytest_fluxperf.ab.side import find_python
 from pytest_fluxperf.cli.processes import make_folder, refuse_own_options
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.noise import TOLERANCES, Noise, false_alarms, measure_noise, supported_tolerance
-from pytest_fluxperf.wiring import new_run_name
+from pytest_fluxperf.report.document import new_run_name
 
 ENOUGH_PROCESSES = 4
 """With fewer the upper end of tau's range is so far off that it says nothing."""

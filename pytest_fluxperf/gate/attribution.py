@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pytest_fluxperf.baseline.environment import INSTRUMENT, STACK, diff, stack_differences
-from pytest_fluxperf.baseline.update import busy_share
+from pytest_fluxperf.baseline.run import busy_share
 from pytest_fluxperf.gate.findings import baseline_computed_steps
-from pytest_fluxperf.gate.kernels import diff as diff_kernels
-from pytest_fluxperf.gate.kernels import headline
+from pytest_fluxperf.gate.kernel_diff import diff as diff_kernels
+from pytest_fluxperf.gate.kernel_diff import headline
 from pytest_fluxperf.gate.statistics import Array
+from pytest_fluxperf.machine.software import INSTRUMENT, STACK, diff, stack_differences
 from pytest_fluxperf.results import Baseline, Environment, Generation, KernelDiff, Measurement, Sample
 
 Phase = Literal["text_encode_s", "denoise_s", "decode_s"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
-from pytest_fluxperf.baseline.environment import hardware_differences
-from pytest_fluxperf.baseline.update import record, workload_differences
+from pytest_fluxperf.baseline.run import record
+from pytest_fluxperf.baseline.update import workload_differences
 from pytest_fluxperf.gate import findings as judged
+from pytest_fluxperf.gate import pictures
 from pytest_fluxperf.gate.attribution import attribute, attribute_broken, kernel_difference, packages_that_differ
 from pytest_fluxperf.gate.interleaved import Interleaved
 from pytest_fluxperf.gate.policy import Policy
+from pytest_fluxperf.machine.hardware import hardware_differences
 from pytest_fluxperf.results import (
     BASELINE,
     NONE,
@@ -70,7 +72,7 @@ def judge(
     else:
         scores = quality
     # A body without our pipeline has no other pictures to be compared with than those stored, or the old environment's.
-    floors = list(judged.quality_floors(drift if quality is None and reference == BASELINE else quality, policy))
+    floors = list(pictures.quality_floors(drift if quality is None and reference == BASELINE else quality, policy))
     if missing := _not_comparable(baseline, hardware, workload, recipe, reference, policy, stored):
         absent = Finding(metric="baseline", verdict="no baseline", message=missing)
         worst = _worst([absent, *[f for f in floors if f.verdict != "passed"]])
@@ -87,9 +89,9 @@ def judge(
         *judged.computed_steps(measurement, baseline, policy),
         *judged.peak_memory(measurement, baseline, policy),
         *judged.graph_breaks(measurement, baseline),
-        *judged.quality_changes(scores, baseline, policy),
-        *(judged.own_quality(scores, baseline, policy) if scores is quality else judged.own_drift(quality, policy)),
-        *judged.drift_of_reference(drift, policy, its_own=reference == BASELINE),
+        *pictures.quality_changes(scores, baseline, policy),
+        *(pictures.own_quality(scores, baseline, policy) if scores is quality else pictures.own_drift(quality, policy)),
+        *pictures.drift_of_reference(drift, policy, its_own=reference == BASELINE),
         *floors,
     ]
     worst = _worst(found)
@@ -146,7 +148,7 @@ def _broken(measurement: Measurement, quality: Quality | None, drift: Quality | 
             value = getattr(generation, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 return f"{name} of prompt {i % prompts + 1} is {value}"
-    return judged.broken_scores(quality, prompts) or judged.broken_scores(drift, prompts)
+    return pictures.broken_scores(quality, prompts) or pictures.broken_scores(drift, prompts)
 
 
 def _not_comparable(
@@ -229,9 +231,9 @@ def _warnings(
         and not judged_latency
     ):
         warnings.append("its latency is reported and not judged: on a CPU only a speed-up over a reference recipe is")
-    for metric in judged.without_start(quality):
+    for metric in pictures.without_start(quality):
         warnings.append(f"{metric} has no finite value for two equal pictures, so nothing guards it")
-    for metric in judged.unguarded_metrics(None if _is_stored(quality) else quality, baseline):
+    for metric in pictures.unguarded_metrics(None if _is_stored(quality) else quality, baseline):
         warnings.append(f"{metric} has no baseline, so nothing guards it; record it with --fluxperf-update=all")
     if baseline.hardware.host_cpu != hardware.host_cpu:
         warnings.append(f"the baseline's host has another CPU: {baseline.hardware.host_cpu}, here {hardware.host_cpu}")

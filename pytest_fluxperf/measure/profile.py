@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pytest_fluxperf.measure import kineto
-from pytest_fluxperf.measure.kernels import family
+from pytest_fluxperf.measure.kernel_names import family
 from pytest_fluxperf.results import Kernel, KernelTable
 
 PIECE_STEPS = 4

@@ -135,11 +135,11 @@ def _folder(folder: Path) -> ModelInfo:
     defaults = _DEV.defaults if config.get("guidance_embeds") else _SCHNELL.defaults
     settings: dict[str, Any] = {}
     if (folder / SETTINGS_FILE).exists():
-        from pytest_fluxperf.pipelines import modelsettings  # Parsing a recipe needs this module and no msgspec.
+        from pytest_fluxperf.pipelines import model_settings  # Parsing a recipe needs this module and no msgspec.
 
         content = _read_json(folder / SETTINGS_FILE, f"model {str(folder)!r}")
         try:
-            settings = modelsettings.checked(content)
+            settings = model_settings.checked(content)
         except ValueError as error:
             raise FluxPerfError(f"{folder / SETTINGS_FILE}: {error}") from None
     coefficients = settings.pop("teacache_coefficients", None)

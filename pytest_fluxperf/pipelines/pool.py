@@ -19,8 +19,8 @@ from pytest_fluxperf.pipelines import loading
 from pytest_fluxperf.pipelines.models import ModelInfo
 from pytest_fluxperf.pipelines.optimizations import attention
 from pytest_fluxperf.pipelines.optimizations.base import Applied, Host, Optimization, Stage, optimizations
-from pytest_fluxperf.pipelines.optimizations.whole import expand
-from pytest_fluxperf.pipelines.shortage import SHORT, shortage
+from pytest_fluxperf.pipelines.optimizations.presets import expand
+from pytest_fluxperf.pipelines.out_of_memory import SHORT, shortage
 from pytest_fluxperf.pipelines.steps import StepLog
 from pytest_fluxperf.recipe import Recipe, Token, parse, specs, variants
 

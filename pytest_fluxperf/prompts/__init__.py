@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pytest_fluxperf.errors import FluxPerfError
-from pytest_fluxperf.limits import MAX_SEED
 from pytest_fluxperf.results import Prompt
+from pytest_fluxperf.settings import MAX_SEED
 
 FOLDER = Path(__file__).parent
 """The sets written for FLUX models; a model that speaks another language brings its own folder."""

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from pytest_fluxperf.errors import FluxPerfError, told
+from pytest_fluxperf.quality.custom_metrics import PictureMetric
 from pytest_fluxperf.quality.images import Pixels
-from pytest_fluxperf.quality.own import PictureMetric
 from pytest_fluxperf.results import PSNR_CAP_DB, Similarity
 
 MS_SSIM_MIN_SIDE = 161

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.report.ci import junit_properties
 from pytest_fluxperf.report.document import load_document, merge, write_document, write_text
-from pytest_fluxperf.report.junit import junit_properties
 from pytest_fluxperf.report.markdown import render_markdown
 from pytest_fluxperf.results import RunDocument
 
@@ -37,7 +37,7 @@ def write_reports(document: RunDocument, folder: Path) -> ReportPaths:
 
     Raises :class:`FluxPerfError` when one cannot be written.
     """
-    from pytest_fluxperf.report.html import render_html
+    from pytest_fluxperf.report.html.page import render_html
 
     paths = ReportPaths(folder / "results.json", folder / "report.html", folder / "summary.md")
     write_document(document, paths.results)

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pytest_fluxperf.errors import FluxPerfError
+
+if TYPE_CHECKING:
+    pass
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -9,8 +17,6 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_fluxperf.errors import FluxPerfError
-from pytest_fluxperf.report.migrations import migrate
 from pytest_fluxperf.results import RESULTS_FORMAT, RunDocument
 
 
@@ -114,3 +120,34 @@ def _join(shards: Sequence[RunDocument]) -> RunDocument:
         update=next((shard.update for shard in shards if shard.update), None),
         changes=tuple(dict.fromkeys(change for shard in shards for change in shard.changes)),
     )
+
+
+def new_run_name() -> str:
+    """UTC time, so that runs sort, and a few random digits."""
+    import secrets
+
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+Builtins = dict[str, Any]
+
+
+def _from_1(document: Builtins) -> Builtins:
+    """Format 2 only added optional records; a reader of format 1 would have refused them as unknown."""
+    return {**document, "format": 2}
+
+
+def _from_2(document: Builtins) -> Builtins:
+    """Format 3 only added the tolerance of a test."""
+    return {**document, "format": 3}
+
+
+MIGRATIONS: dict[int, Callable[[Builtins], Builtins]] = {1: _from_1, 2: _from_2}
+"""The step away from each older format."""
+
+
+def migrate(document: Builtins) -> Builtins:
+    """``document`` in the current format."""
+    while (version := document["format"]) != RESULTS_FORMAT:
+        document = MIGRATIONS[version](document)
+    return document

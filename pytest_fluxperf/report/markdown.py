@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from pytest_fluxperf.report.differences import Difference
-from pytest_fluxperf.report.spent import spent
+from pytest_fluxperf.machine.software import Difference
+from pytest_fluxperf.report.overhead import spent
+from pytest_fluxperf.report.row import Row
 from pytest_fluxperf.report.text import memory, number, percent, plural, seconds, shorten, steps, visible
-from pytest_fluxperf.report.view import Overview, Row, overview
+from pytest_fluxperf.report.view import Overview, overview
 from pytest_fluxperf.results import FAILING, Comparison, KernelDiff, RunDocument, Verdict
 
 COMMENT_LIMIT = 65_536

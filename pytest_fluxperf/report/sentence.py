@@ -9,8 +9,9 @@ from pytest_fluxperf.report.text import decimals, percent, plural, visible
 from pytest_fluxperf.results import Finding, Result, Verdict
 
 if TYPE_CHECKING:
-    from pytest_fluxperf.report.differences import Difference
-    from pytest_fluxperf.report.view import Overview, Row
+    from pytest_fluxperf.machine.software import Difference
+    from pytest_fluxperf.report.row import Row
+    from pytest_fluxperf.report.view import Overview
 
 _LONGEST = 160
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pytest_fluxperf.report.row import Row
 from pytest_fluxperf.report.text import columns, fit, number, percent, plural, seconds, steps, test_name, visible
-from pytest_fluxperf.report.view import Overview, Row, overview
+from pytest_fluxperf.report.view import Overview, overview
 from pytest_fluxperf.results import FAILING, RunDocument, Verdict
 
 

@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 import records as make
 
-from pytest_fluxperf.ab.conductor import Conductor, Terms, Trial
+from pytest_fluxperf.ab.conductor import Conductor
+from pytest_fluxperf.ab.trial import Terms, Trial
 from pytest_fluxperf.quality import images
 from pytest_fluxperf.results import Environment, Judgement, Result, Workload
 

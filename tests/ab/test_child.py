@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import pytest_fluxperf
+from pytest_fluxperf.ab.process import Side
 from pytest_fluxperf.ab.protocol import AnyMessage, Finished, Go, Plan, Prepared
-from pytest_fluxperf.ab.side import Side
 
 SUITE = """
 import numpy as np

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from fakechildren import Fakes, alive
 
-from pytest_fluxperf.ab.conductor import fits
 from pytest_fluxperf.ab.outcome import comparison_of
 from pytest_fluxperf.ab.protocol import Prepared
+from pytest_fluxperf.ab.stage import fits
 from pytest_fluxperf.errors import FluxPerfError
 
 SAME = ({"latency": 1.0}, {"latency": 1.0})

@@ -26,7 +26,7 @@ CONFTEST = """
 import pytest
 import slowphase
 import torch
-from pytest_fluxperf import session
+from pytest_fluxperf.bench import session
 
 class WorkClock:
     now = 0.0

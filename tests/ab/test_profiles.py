@@ -9,8 +9,8 @@ import pytest
 import records as make
 from fakechildren import Fakes
 
-from pytest_fluxperf.ab.conductor import Trial
 from pytest_fluxperf.ab.outcome import grounds_of, result_of
+from pytest_fluxperf.ab.trial import Trial
 from pytest_fluxperf.results import Hardware, Result
 
 CPU = Hardware(kind="cpu", name="a CPU")

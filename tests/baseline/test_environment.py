@@ -13,18 +13,10 @@ import pytest
 import records as make
 
 import pytest_fluxperf
-from pytest_fluxperf.baseline import environment
-from pytest_fluxperf.baseline.environment import (
-    capture,
-    check_gpu,
-    detect_hardware,
-    diff,
-    gpu_folder,
-    hardware_differences,
-    installed,
-    stack_differences,
-)
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.machine import hardware
+from pytest_fluxperf.machine.hardware import check_gpu, detect_hardware, gpu_folder, hardware_differences
+from pytest_fluxperf.machine.software import capture, diff, installed, stack_differences
 
 
 @dataclass
@@ -240,9 +232,9 @@ def test_mig(nvml: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cpu_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "cpuinfo"
     file.write_text("processor\t: 0\nmodel name\t: AMD  EPYC 7B13\n")
-    monkeypatch.setattr(environment, "CPUINFO", file)
+    monkeypatch.setattr(hardware, "CPUINFO", file)
     assert detect_hardware("cpu").name == "AMD EPYC 7B13"
-    monkeypatch.setattr(environment, "CPUINFO", tmp_path / "absent")
+    monkeypatch.setattr(hardware, "CPUINFO", tmp_path / "absent")
     assert detect_hardware("cpu").name
 
 

@@ -16,12 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pytest_fluxperf.baseline.acceptance import accepted
 from pytest_fluxperf.baseline.codec import check, decode, encode, rounded
-from pytest_fluxperf.baseline.names import baseline_path
-from pytest_fluxperf.baseline.schema import SCHEMAS, schema_text
-from pytest_fluxperf.baseline.store import BaselineStore
-from pytest_fluxperf.baseline.update import Change, record
+from pytest_fluxperf.baseline.run import record
+from pytest_fluxperf.baseline.store import BaselineStore, baseline_path
+from pytest_fluxperf.baseline.update import Change, accepted
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.results import (
     Baseline,
@@ -37,6 +35,7 @@ from pytest_fluxperf.results import (
     Similarity,
     Verdict,
 )
+from tools.schema import SCHEMAS, schema_text
 
 TEST = "perf/test_flux.py::test_recipe[a]"
 ROOT = Path(__file__).parents[2]
@@ -622,7 +621,7 @@ def test_several_rounds_keep_each_prompts_median() -> None:
 @pytest.mark.parametrize("name", sorted(SCHEMAS))
 def test_the_committed_schemas_are_in_sync(name: str) -> None:
     committed = (ROOT / "docs/schema" / name).read_text()
-    assert committed == schema_text(name), "run: python -m pytest_fluxperf.baseline.schema docs/schema"
+    assert committed == schema_text(name), "run: python -m tools.schema docs/schema"
 
 
 @given(baselines())

@@ -16,7 +16,7 @@ import report_documents as documents
 from pytest_fluxperf.cli import main
 from pytest_fluxperf.gate.verdict import record
 from pytest_fluxperf.report import write_document
-from pytest_fluxperf.report.formats import FORMATS
+from pytest_fluxperf.report.exports import FORMATS
 
 
 @pytest.fixture

@@ -12,12 +12,11 @@ from types import SimpleNamespace
 import pytest
 import records as make
 
-from pytest_fluxperf.baseline import environment
 from pytest_fluxperf.baseline.codec import encode
-from pytest_fluxperf.baseline.environment import Gpu
 from pytest_fluxperf.cli import doctor, main
 from pytest_fluxperf.errors import FluxPerfError
-from pytest_fluxperf.measure import telemetry
+from pytest_fluxperf.machine import hardware, software, telemetry
+from pytest_fluxperf.machine.hardware import Gpu
 from pytest_fluxperf.pipelines import pool
 from pytest_fluxperf.pipelines.tiny import MODEL_DIR
 from pytest_fluxperf.results import Telemetry
@@ -40,7 +39,7 @@ def _no_network(monkeypatch):
 def here(tmp_path, monkeypatch):
     """An empty folder to run in, on a machine without a GPU."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(environment, "_cpu", lambda: CPU)
+    monkeypatch.setattr(hardware, "_cpu", lambda: CPU)
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     return tmp_path
 
@@ -56,8 +55,8 @@ def on_h100(here, monkeypatch):
         card.asked.append(requested)
         return card.gpu
 
-    monkeypatch.setattr(environment, "check_gpu", check_gpu)
-    monkeypatch.setattr(environment, "_driver", lambda: "580.65")
+    monkeypatch.setattr(hardware, "check_gpu", check_gpu)
+    monkeypatch.setattr(software, "_driver", lambda: "580.65")
     monkeypatch.setattr(telemetry, "read", lambda uuid: card.telemetry if uuid == "GPU-1" else None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: card.available)
     monkeypatch.setattr(pool, "survey", lambda device: [(device, None)])  # asks the card, which is not there
@@ -151,7 +150,7 @@ def test_a_cpu_that_was_asked_for_is_fine(here, examined):
 
 
 def test_no_gpu_where_one_may_be_is_a_warning(here, examined, monkeypatch):
-    monkeypatch.setattr(environment, "check_gpu", lambda requested: CPU)
+    monkeypatch.setattr(hardware, "check_gpu", lambda requested: CPU)
     status, found = examined()
     assert status == 0
     assert found["device"] == [("warn", "no NVIDIA GPU answers; --gpu cpu works here (AMD EPYC 7B13, 2 CPUs)")]
@@ -161,7 +160,7 @@ def test_a_gpu_that_is_not_there_fails_and_the_rest_is_examined(here, examined, 
     def absent(requested):
         raise FluxPerfError(f"--gpu {requested}: no NVIDIA driver answers; use --gpu cpu, or run it where that GPU is")
 
-    monkeypatch.setattr(environment, "check_gpu", absent)
+    monkeypatch.setattr(hardware, "check_gpu", absent)
     record(here / "baselines", "cpu", hardware=make.CPU)
     status, found = examined("--gpu", "h200")
     assert status == 1

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from pages import ROOT
 
-from pytest_fluxperf.cli import main
-from pytest_fluxperf.pipelines.optimizations.whole import FASTEST, FASTEST_LOSSLESS
-from pytest_fluxperf.report.sections import read_section
+from pytest_fluxperf.pipelines.optimizations.presets import FASTEST, FASTEST_LOSSLESS
+from tools.recorded.__main__ import main
+from tools.recorded.sections import read_section
 
 WHOLE, SHORTER = (f"docs/measurements/h200-{kind}*.json" for kind in ("results", "extra"))
 COMMANDS = {"table": [WHOLE, SHORTER], "cost": [WHOLE]}
@@ -55,7 +55,7 @@ def test_whole_recipes_are_documented_as_they_are():
 def test_the_readme_of_the_baselines_shows_both_commands():
     text = (ROOT / "baselines" / "README.md").read_text(encoding="utf-8")
     for section, patterns in COMMANDS.items():
-        assert f"$ fluxperf {section} {' '.join(patterns)} --into docs/recipes.md\n" in text
+        assert f"$ python -m tools.recorded {section} {' '.join(patterns)} --into docs/recipes.md\n" in text
 
 
 def test_every_folder_of_baselines_is_explained():

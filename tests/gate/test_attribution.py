@@ -9,8 +9,8 @@ import msgspec
 import pytest
 import records as make
 
+from pytest_fluxperf.gate.compare import compare_documents
 from pytest_fluxperf.gate.policy import Policy
-from pytest_fluxperf.gate.pooled import compare_documents
 from pytest_fluxperf.gate.verdict import UNEXPLAINED, judge
 from pytest_fluxperf.report.document import load_document
 from pytest_fluxperf.results import Baseline, Environment, Judgement, Kernel, KernelTable, Measurement, Telemetry

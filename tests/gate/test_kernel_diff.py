@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_fluxperf.gate.kernels import diff, headline
+from pytest_fluxperf.gate.kernel_diff import diff, headline
 from pytest_fluxperf.results import Kernel, KernelTable
 
 

@@ -7,10 +7,10 @@ import msgspec
 import pytest
 import records as make
 
-from pytest_fluxperf.baseline.update import record
+from pytest_fluxperf.baseline.run import record
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.gate.compare import compare_documents, tail_warning
 from pytest_fluxperf.gate.policy import Policy
-from pytest_fluxperf.gate.pooled import compare_documents, tail_warning
 from pytest_fluxperf.results import RESULTS_FORMAT, Finding, Judgement, Result, RunDocument, Skipped
 
 JUDGED = Judgement(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_fluxperf.measure.kernels import LONGEST_FAMILY, family
+from pytest_fluxperf.measure.kernel_names import LONGEST_FAMILY, family
 
 SAME = [
     (

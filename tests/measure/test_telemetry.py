@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_fluxperf.measure import telemetry
+from pytest_fluxperf.machine import telemetry
 
 
 class NVMLError(Exception):

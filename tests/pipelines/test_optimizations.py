@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from tinyflux import STEPS
 
-from pytest_fluxperf.baseline.environment import STACK
 from pytest_fluxperf.errors import FluxPerfError, Unavailable
-from pytest_fluxperf.pipelines.optimizations import attention, base, compilation, whole
+from pytest_fluxperf.machine.software import STACK
+from pytest_fluxperf.pipelines.optimizations import attention, base, compilation, presets
 from pytest_fluxperf.pipelines.optimizations.base import Applied, Host, Optimization, Stage
 from pytest_fluxperf.pipelines.pool import survey, unavailable
 from pytest_fluxperf.recipe import Recipe, Token, TokenSpec, parse, specs
@@ -669,12 +669,12 @@ class TestLora:
 
 
 class TestWhole:
-    @pytest.mark.parametrize("table", [whole.FASTEST, whole.FASTEST_LOSSLESS])
+    @pytest.mark.parametrize("table", [presets.FASTEST, presets.FASTEST_LOSSLESS])
     def test_tables_hold_recipes_of_every_family(self, table):
         assert set(table) == {"hopper", "blackwell", "ada", "ampere", "cpu"}
         for text in table.values():
             assert str(parse(text)) == text
-            assert parse(text).lossless == (table is whole.FASTEST_LOSSLESS)
+            assert parse(text).lossless == (table is presets.FASTEST_LOSSLESS)
 
     @pytest.mark.parametrize(
         ("capability", "family"),
@@ -688,11 +688,11 @@ class TestWhole:
         ],
     )
     def test_the_family_follows_the_compute_capability(self, monkeypatch, capability, family):
-        monkeypatch.setattr(whole, "cuda_capability", lambda device: capability)
-        assert whole.family("cuda") == family
+        monkeypatch.setattr(presets, "cuda_capability", lambda device: capability)
+        assert presets.family("cuda") == family
 
     def test_the_measuring_mode_reaches_the_cache(self):
-        expanded = whole.expand(parse("fastest:computed=8"), "cpu")
+        expanded = presets.expand(parse("fastest:computed=8"), "cpu")
         assert expanded.token("cache").option("computed") == 8
         assert expanded.token("compile") is not None
 

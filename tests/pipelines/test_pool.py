@@ -13,7 +13,7 @@ import pytest
 
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.measure.observe import Observation, first_step
-from pytest_fluxperf.pipelines import compiling
+from pytest_fluxperf.pipelines import compile_counters
 from pytest_fluxperf.pipelines.pool import Pool, survey
 from pytest_fluxperf.recipe import parse
 
@@ -179,11 +179,11 @@ def test_shared_layers_stay_between_recipes(pool, prepare, generate):
     first = prepare("fp32+int8wo+compile")
     generate(first)
     quantized = first.pipe.transformer.transformer_blocks[0].attn.to_q.weight
-    before = compiling.snapshot()
+    before = compile_counters.snapshot()
     second = prepare("fp32+int8wo+compile+fora")
     assert second.pipe.transformer.transformer_blocks[0].attn.to_q.weight is quantized
     generate(second)
-    assert (compiling.snapshot() - before).graphs == 0
+    assert (compile_counters.snapshot() - before).graphs == 0
     assert second.steps.decisions == "11101010"
     assert second.facts()["quantized_layers"] == 40
 
@@ -196,10 +196,10 @@ def test_a_parked_recipe_leaves_what_was_expensive_to_the_next(pool, prepare, ge
         first.begin()
     (base,) = [base for key, base in pool._bases.items() if key == ("fp32", 0)]
     assert [str(layer.key[0]) for layer in base.layers] == ["fp32", "int8wo", "compile"]  # the cache is gone
-    before = compiling.snapshot()
+    before = compile_counters.snapshot()
     second = prepare("fp32+int8wo+compile")
     generate(second)
-    assert (compiling.snapshot() - before).graphs == 0
+    assert (compile_counters.snapshot() - before).graphs == 0
     second.park()
     np.testing.assert_array_equal(generate(prepare("fp32")), untouched())
 
@@ -465,9 +465,9 @@ class TestCompile:
         generate(prepared)
         facts = prepared.facts()
         assert (facts["compiled_graphs"], facts["graph_breaks"]) == (3, 0)
-        before = compiling.snapshot()
+        before = compile_counters.snapshot()
         generate(prepared)
-        assert compiling.snapshot() - before == compiling.CompileCounts()
+        assert compile_counters.snapshot() - before == compile_counters.CompileCounts()
 
     @pytest.mark.parametrize("cache", ["", *(f"+{cache}" for cache in CACHES if cache not in INSIDE_BLOCKS)])
     def test_every_block_is_seen_to_run_compiled(self, prepare, generate, dynamo_only, cache):
@@ -498,21 +498,21 @@ class TestCompile:
         second = pool.acquire(parse("fp32+compile"), steps=8, replica=1)
         generate(first)
         generate(second)
-        before = compiling.snapshot()
+        before = compile_counters.snapshot()
         first.release()
         generate(second)
-        assert (compiling.snapshot() - before).graphs == 0
+        assert (compile_counters.snapshot() - before).graphs == 0
         second.release()
         again = pool.acquire(parse("fp32+compile"), steps=8)
         generate(again)
-        assert (compiling.snapshot() - before).graphs == 3, "dynamo's state outlived the last compiled pipeline"
+        assert (compile_counters.snapshot() - before).graphs == 3, "dynamo's state outlived the last compiled pipeline"
         again.release()
 
     def test_a_recompilation_is_counted_with_its_reason(self, prepare, generate):
         prepared = prepare("fp32+compile")
         generate(prepared)
-        before = compiling.snapshot()
+        before = compile_counters.snapshot()
         generate(prepared, size=48)
-        counts = compiling.snapshot() - before
+        counts = compile_counters.snapshot() - before
         assert counts.graphs == counts.recompiles > 0
         assert all(counts.recompile_reasons)

@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from pytest_fluxperf.pipelines import compiling
-from pytest_fluxperf.pipelines.compiling import CompileCounts
+from pytest_fluxperf.pipelines import compile_counters
+from pytest_fluxperf.pipelines.compile_counters import CompileCounts
 from pytest_fluxperf.pipelines.steps import StepLog
 
 
@@ -96,7 +96,7 @@ def test_a_snapshot_imports_nothing():
     import sys
 
     program = (
-        "import sys; from pytest_fluxperf.pipelines.compiling import snapshot, CompileCounts;"
+        "import sys; from pytest_fluxperf.pipelines.compile_counters import snapshot, CompileCounts;"
         "assert snapshot() == CompileCounts(); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -111,8 +111,8 @@ def test_a_graph_break_is_counted():
         torch._dynamo.graph_break()
         return x * 2
 
-    before = compiling.snapshot()
+    before = compile_counters.snapshot()
     torch.compile(broken, backend="eager")(torch.ones(2))
-    counts = compiling.snapshot() - before
+    counts = compile_counters.snapshot() - before
     torch._dynamo.reset()
     assert (counts.graphs, counts.graph_breaks) == (2, 1)

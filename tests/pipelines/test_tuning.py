@@ -16,7 +16,7 @@ from torch._inductor.utils import run_and_get_code
 from torch._inductor.virtualized import V
 
 from pytest_fluxperf.errors import Unavailable
-from pytest_fluxperf.pipelines import compiling, optimizations
+from pytest_fluxperf.pipelines import compile_counters, optimizations
 from pytest_fluxperf.pipelines.optimizations import tuning
 from pytest_fluxperf.recipe import parse
 
@@ -84,9 +84,9 @@ def test_compiled_blocks_hold_no_tanh_and_draw_the_same_picture(prepare, generat
     for recipe in ("fp32+compile", "fp32+compile:tuned"):
         prepared = prepare(recipe)
         with torch._inductor.config.patch(force_disable_caches=True):
-            before = compiling.snapshot()
+            before = compile_counters.snapshot()
             compiled, codes[recipe] = run_and_get_code(lambda prepared=prepared: generate(prepared))
-        counts = compiling.snapshot() - before
+        counts = compile_counters.snapshot() - before
         assert (counts.graphs, counts.graph_breaks) == (3, 0)
         assert prepared.problems() == ()
         np.testing.assert_allclose(compiled, picture, rtol=0, atol=1e-4)

@@ -16,14 +16,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "pipelines"))
 import tinyflux
 
-import pytest_fluxperf.session  # noqa: F401 (so that runs in this process all find the one whose clock is replaced)
+import pytest_fluxperf.bench.session  # noqa: F401 (so that runs in this process all find the one whose clock is replaced)
 
 CONFTEST = """
 from pathlib import Path
 
 import pytest
 
-from pytest_fluxperf import session
+from pytest_fluxperf.bench import session
 from pytest_fluxperf.measure import runner
 
 
@@ -233,8 +233,8 @@ def _loaded():
     from diffusers import FluxPipeline
     from diffusers.hooks import first_block_cache
 
-    import pytest_fluxperf.execution
     import pytest_fluxperf.pipelines.pool
+    import pytest_fluxperf.plugin.reporting
     import pytest_fluxperf.quality.metrics
 
     torch.compile(torch.sin, backend="eager")(torch.zeros(1))  # loads what compiling needs

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_fluxperf.measure import telemetry
-from pytest_fluxperf.measure.telemetry import Load
+from pytest_fluxperf.machine import telemetry
+from pytest_fluxperf.machine.telemetry import Load
 from pytest_fluxperf.results import Telemetry
 
 ONE = ("-k", "fbcache", "--fluxperf-max-slowdown=0.1")

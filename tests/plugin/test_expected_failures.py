@@ -7,10 +7,10 @@ import sys
 import pytest
 import records
 
-from pytest_fluxperf import escalation
-from pytest_fluxperf.ab.conductor import Trial
+from pytest_fluxperf.ab.trial import Trial
 from pytest_fluxperf.gate.interleaved import judge_blocks
 from pytest_fluxperf.gate.policy import Policy
+from pytest_fluxperf.plugin import escalation
 from pytest_fluxperf.results import Block
 
 SUITE = """

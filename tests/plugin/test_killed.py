@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_fluxperf import escalation
 from pytest_fluxperf.baseline.store import BaselineStore
 from pytest_fluxperf.cli import main
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.plugin import escalation
 from pytest_fluxperf.report import document as documents
 from pytest_fluxperf.report import load_document
 

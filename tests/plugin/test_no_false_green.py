@@ -285,7 +285,7 @@ def test_pictures_are_compared_with_the_first_runs_whatever_was_appended(small):
 
 
 BRIGHTNESS = """
-from pytest_fluxperf.quality.own import PictureMetric
+from pytest_fluxperf.quality.custom_metrics import PictureMetric
 
 
 def pytest_fluxperf_metrics():
@@ -358,8 +358,8 @@ def test_on_a_cpu_a_recipe_without_a_reference_is_not_undecided_for_ever(project
 
 LOCKED = """
 import filelock
-from pytest_fluxperf.quality.own import PictureMetric
-from pytest_fluxperf.wiring import session_of
+from pytest_fluxperf.quality.custom_metrics import PictureMetric
+from pytest_fluxperf.plugin.stash import session_of
 
 
 def pytest_fluxperf_metrics(config):

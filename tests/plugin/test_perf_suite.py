@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import records as make
 
-from pytest_fluxperf.baseline import environment
-from pytest_fluxperf.baseline.environment import Gpu
-from pytest_fluxperf.pipelines.optimizations.whole import expand
+from pytest_fluxperf.machine import hardware, nvml
+from pytest_fluxperf.machine.hardware import Gpu
+from pytest_fluxperf.pipelines.optimizations.presets import expand
+from pytest_fluxperf.plugin.stash import BENCH
 from pytest_fluxperf.recipe import parse
-from pytest_fluxperf.wiring import BENCH
 
 PERF_TESTS = Path(__file__).parents[2] / "perf_tests"
 
@@ -65,7 +65,7 @@ def on_h100(monkeypatch):
     import torch
 
     h100 = Gpu("h100", "cuda:0", make.H100, "GPU-1")
-    monkeypatch.setattr(environment, "check_gpu", lambda requested: h100)
+    monkeypatch.setattr(hardware, "check_gpu", lambda requested: h100)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
 
@@ -159,7 +159,7 @@ CPU_RECIPES = [
 
 @pytest.mark.parametrize("arguments", [["--gpu=cpu"], []])
 def test_a_cpu_measures_the_embedded_model_at_its_size(suite, monkeypatch, arguments):
-    monkeypatch.setattr(environment, "_nvml", lambda: contextlib.nullcontext(None))  # no driver answers
+    monkeypatch.setattr(nvml, "session", lambda: contextlib.nullcontext(None))  # no driver answers
     result, collected = suite(*arguments, "--collect-only", "-q")
     assert result.ret == 0
     assert sorted(collected.measured) == CPU_RECIPES

@@ -5,7 +5,7 @@ import re
 import msgspec
 import report_documents as documents
 
-from pytest_fluxperf.report.annotations import LIMIT, render_annotations
+from pytest_fluxperf.report.ci import LIMIT, render_annotations
 
 COMMAND = re.compile(r"::(error|warning) (?:file=([^,:]+),)?title=([^:,]+)::(.+)")
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 import report_documents as documents
 
-from pytest_fluxperf.report.html import render_html
+from pytest_fluxperf.report.html.page import render_html
 from pytest_fluxperf.report.markdown import render_markdown
 from pytest_fluxperf.results import Block, Comparison, RunDocument
 

@@ -8,11 +8,12 @@ import pytest
 import report_documents as documents
 
 from pytest_fluxperf.baseline.published import load
-from pytest_fluxperf.cli import main
 from pytest_fluxperf.errors import FluxPerfError
-from pytest_fluxperf.report import cost, table, write_document
-from pytest_fluxperf.report.sections import read_section
+from pytest_fluxperf.report import write_document
 from pytest_fluxperf.results import Generation, Measurement, Workload
+from tools.recorded import cost, table
+from tools.recorded.__main__ import main
+from tools.recorded.sections import read_section
 
 COMPUTED_S, CACHED_S, TEXT_S, DECODE_S, REST_S = 0.170, 0.010, 0.030, 0.085, 0.005
 STEPS = 28

@@ -16,9 +16,9 @@ import report_documents as documents
 
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.report import junit_properties, load_document, merge, write_document
-from pytest_fluxperf.report.html import render_html
+from pytest_fluxperf.report.document import MIGRATIONS
+from pytest_fluxperf.report.html.page import render_html
 from pytest_fluxperf.report.markdown import COMMENT_LIMIT, escape, render_markdown
-from pytest_fluxperf.report.migrations import MIGRATIONS
 from pytest_fluxperf.report.terminal import progress_line, terminal_summary
 from pytest_fluxperf.report.text import columns
 from pytest_fluxperf.report.view import machine_labels

@@ -18,13 +18,13 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import report_documents as documents
 
+from pytest_fluxperf.report.ci import junit_properties, render_junit
 from pytest_fluxperf.report.exports import (
     render_bencher,
     render_csv,
     render_github_action_benchmark,
     render_pytest_benchmark,
 )
-from pytest_fluxperf.report.junit import junit_properties, render_junit
 
 REGRESSED = "perf_tests/test_recipes.py::test_recipe[bf16+fbcache:0.3]"
 

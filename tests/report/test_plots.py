@@ -7,7 +7,7 @@ import re
 import pytest
 import report_documents as documents
 
-from pytest_fluxperf.report.plots import Point, changes, scatter
+from pytest_fluxperf.report.html.drawings import Point, changes, scatter
 from pytest_fluxperf.report.view import overview
 
 

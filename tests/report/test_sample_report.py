@@ -13,7 +13,7 @@ import pytest
 import report_documents as documents
 
 from pytest_fluxperf.report import load_document, render_markdown
-from pytest_fluxperf.report.html import render_html
+from pytest_fluxperf.report.html.page import render_html
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"

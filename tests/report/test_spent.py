@@ -5,9 +5,9 @@ import pytest
 import report_documents as documents
 
 from pytest_fluxperf.report.markdown import render_markdown
-from pytest_fluxperf.report.spent import of_sessions, spent
-from pytest_fluxperf.report.table import recipe_tables
+from pytest_fluxperf.report.overhead import of_sessions, spent
 from pytest_fluxperf.results import Generation, Measurement
+from tools.recorded.table import recipe_tables
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from diffusers import FluxPipeline
 
 from pytest_fluxperf.pipelines.models import resolve
 from pytest_fluxperf.pipelines.tiny import MODEL_DIR
-from pytest_fluxperf.pipelines.tiny.training import checker, scenes
+from tools.tiny_training import checker, scenes
 
 GENERATE = """
 import hashlib, sys, torch

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pytest_fluxperf.pipelines.tiny import PROMPTS_DIR
-from pytest_fluxperf.pipelines.tiny.training import checker, render, scenes
+from tools.tiny_training import checker, render, scenes
 
 HELD_OUT = scenes.held_out_scenes(40)
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from pytest_fluxperf.pipelines.integrity import check_model_folder
-from pytest_fluxperf.pipelines.tiny.training import __main__ as training
-from pytest_fluxperf.pipelines.tiny.training import architecture, evaluate, export, flow, scenes, text
-from pytest_fluxperf.pipelines.tiny.training.schedule import Clock, cosine
+from tools.tiny_training import __main__ as training
+from tools.tiny_training import architecture, evaluate, export, flow, scenes, text
+from tools.tiny_training.schedule import Clock, cosine
 
 
 def test_smoke_run_goes_on_after_an_interruption_exports_a_pipeline_and_measures_it(tmp_path, capsys):

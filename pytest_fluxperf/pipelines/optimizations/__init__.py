@@ -12,10 +12,10 @@ from pytest_fluxperf.pipelines.optimizations import (
     lora,
     nativecaches,
     parallel,
+    presets,
     quantize,
     switches,
     teacache,
-    whole,
 )
 
 __all__ = [
@@ -28,8 +28,8 @@ __all__ = [
     "lora",
     "nativecaches",
     "parallel",
+    "presets",
     "quantize",
     "switches",
     "teacache",
-    "whole",
 ]

@@ -20,8 +20,8 @@ from typing import Any
 from pytest_fluxperf import recipe as grammar
 from pytest_fluxperf.errors import Unavailable, told
 from pytest_fluxperf.pipelines.models import ModelInfo
+from pytest_fluxperf.pipelines.out_of_memory import shortage
 from pytest_fluxperf.pipelines.quiet import quiet
-from pytest_fluxperf.pipelines.shortage import shortage
 from pytest_fluxperf.pipelines.steps import StepLog
 from pytest_fluxperf.recipe import Recipe, Token, TokenSpec
 

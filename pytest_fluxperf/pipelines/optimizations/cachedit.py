@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.pipelines.optimizations.base import Host, Optimization, Stage, needs_package, register
-from pytest_fluxperf.pipelines.optimizations.foreign import Isolated
+from pytest_fluxperf.pipelines.optimizations.isolation import Isolated
 from pytest_fluxperf.pipelines.optimizations.stepcache import COMPUTED, StepCache, needs_eager_transformer
 from pytest_fluxperf.recipe import Field, Recipe, Token, TokenSpec, integer, number
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pytest_fluxperf.errors import Unavailable
-from pytest_fluxperf.pipelines import compiling
+from pytest_fluxperf.pipelines import compile_counters
 from pytest_fluxperf.pipelines.optimizations.base import (
     Applied,
     Forwards,
@@ -39,14 +39,14 @@ class Compiled(Applied):
         self._host = host
         self._modules = [host.transformer] if token.value == "whole" else host.blocks()
         self._forwards = Forwards(self._modules)
-        self._before = compiling.CompileCounts()
+        self._before = compile_counters.CompileCounts()
 
     def apply(self) -> None:
         global _active
         import torch
 
         _active += 1
-        self._before = compiling.snapshot()
+        self._before = compile_counters.snapshot()
         arguments = self._arguments()
         for module in self._modules:
             module.forward = torch.compile(module.forward, fullgraph=True, **arguments)
@@ -70,8 +70,8 @@ class Compiled(Applied):
 
             torch._dynamo.reset()
 
-    def _counts(self) -> compiling.CompileCounts:
-        return compiling.snapshot() - self._before
+    def _counts(self) -> compile_counters.CompileCounts:
+        return compile_counters.snapshot() - self._before
 
     def facts(self) -> dict[str, Any]:
         counts = self._counts()

@@ -21,9 +21,9 @@ from pytest_fluxperf.pipelines.optimizations.base import (
     needs_package,
     register,
 )
-from pytest_fluxperf.pipelines.optimizations.foreign import Isolated
+from pytest_fluxperf.pipelines.optimizations.isolation import Isolated
+from pytest_fluxperf.pipelines.out_of_memory import shortage
 from pytest_fluxperf.pipelines.quiet import quiet
-from pytest_fluxperf.pipelines.shortage import shortage
 from pytest_fluxperf.recipe import Field, Recipe, Token, TokenSpec, nonempty, number
 
 _ADAPTER = "fluxperf"

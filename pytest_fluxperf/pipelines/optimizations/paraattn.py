@@ -13,7 +13,7 @@ from typing import Any
 from unittest import mock
 
 from pytest_fluxperf.pipelines.optimizations.base import Host
-from pytest_fluxperf.pipelines.optimizations.foreign import Isolated
+from pytest_fluxperf.pipelines.optimizations.isolation import Isolated
 from pytest_fluxperf.pipelines.optimizations.stepcache import StepCache
 from pytest_fluxperf.recipe import Token
 

@@ -1,0 +1,132 @@
+"""What is judged over many tests at once: the pooled tail of a session, and one recorded session against another."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from pytest_fluxperf.baseline.codec import BASELINE_FORMAT, check
+from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.gate.findings import baseline_log_latencies, log_latencies
+from pytest_fluxperf.gate.policy import Policy
+from pytest_fluxperf.gate.statistics import TAIL_RATIO, pooled_tail
+from pytest_fluxperf.gate.verdict import judge
+from pytest_fluxperf.machine.hardware import hardware_differences
+from pytest_fluxperf.results import RESULTS_FORMAT, Baseline, Measurement, Result, RunDocument
+
+
+def tail_warning(results: Sequence[Result]) -> str | None:
+    """Rule 4 over the results that were judged in absolute mode: a warning that asks for a rerun, or None."""
+    configurations = []
+    for result in results:
+        judged = any(f.metric == "latency" and f.tolerance is not None for f in result.judgement.findings)
+        if result.baseline is None or not judged:
+            continue
+        stored = baseline_log_latencies(result.baseline, relative=False)
+        now = log_latencies(result.measurement.generations, relative=False)
+        if stored is not None and now is not None and now.shape == stored.shape[1:]:
+            configurations.append((now, stored))
+    tail = pooled_tail(configurations)
+    if tail is None or not tail.warn:
+        return None
+    return (
+        f"{tail.count} of {tail.samples} generations took over {TAIL_RATIO - 1:.0%} longer than their prompt usually "
+        f"does, {tail.baseline_count} of {tail.baseline_samples} in the baselines: run it again"
+    )
+
+
+def compare_documents(
+    base: RunDocument, new: RunDocument, policy: Policy, *, own_tolerances: bool = False
+) -> RunDocument:
+    """Judge the results of ``new`` against those of ``base``, one recorded session each, by the same rule.
+
+    Returns ``new`` with its judgements replaced, ready for a report. ``policy`` holds for every test; its ``m`` is
+    replaced by the number of tests that can be compared, its other bounds by what a test was given in ``new``, and with
+    ``own_tolerances`` its ``max_slowdown`` as well. Stored pictures are not compared again, so drift is not judged.
+    What ``base`` measured and ``new`` could not run on the same hardware is broken; what it left out is warned about.
+    Raises FluxPerfError when nothing can be compared, or ``base`` holds a value that no baseline may hold.
+    """
+    for document in (base, new):
+        if document.format != RESULTS_FORMAT:
+            raise FluxPerfError(
+                f"results of format {document.format} cannot be compared, this version reads {RESULTS_FORMAT}"
+            )
+    stored = {result.test: _as_baseline(base, result, policy) for result in base.results}
+    common = [result.test for result in new.results if stored.get(result.test) is not None]
+    if not common:
+        raise FluxPerfError("the two sessions have no test in common that could be compared")
+    policy = dataclasses.replace(policy, m=len(common))
+    lost = _lost(base, new)
+    tolerances = {field.name for field in dataclasses.fields(policy)}
+    judged = []
+    for result in (*new.results, *lost):
+        baseline = stored.get(result.test)
+        own: dict[str, Any] = {name: bound for name, bound in result.bounds.items() if name in tolerances}
+        if own_tolerances and result.max_slowdown is not None:
+            own["max_slowdown"] = result.max_slowdown
+        judgement = judge(
+            result.measurement,
+            result.quality,
+            baseline,
+            dataclasses.replace(policy, **own),
+            hardware=new.hardware,
+            environment=new.environment,
+            workload=result.workload,
+            recipe=result.recipe,
+            reference=result.reference,
+            stored=False,
+        )
+        judged.append(msgspec.structs.replace(result, judgement=judgement, baseline=baseline, drift=None))
+    left_out = sorted(set(stored) - {result.test for result in judged})
+    warnings = [f"in the first session only: {', '.join(left_out)}"] if left_out else []
+    if tail := tail_warning(judged):
+        warnings.append(tail)
+    return msgspec.structs.replace(
+        new,
+        results=tuple(judged),
+        skipped=tuple(skip for skip in new.skipped if skip.test not in {result.test for result in lost}),
+        gated=sum(result.judgement.gated for result in judged),
+        warnings=tuple(warnings),
+        update=None,
+        command=("fluxperf", "compare"),
+    )
+
+
+def _lost(base: RunDocument, new: RunDocument) -> list[Result]:
+    """What ``base`` measured and ``new`` could not run on the same hardware, as broken results."""
+    if hardware_differences(base.hardware, new.hardware):
+        return []
+    measured = {result.test: result for result in base.results if result.run is not None}
+    return [
+        msgspec.structs.replace(
+            measured[skip.test],
+            measurement=Measurement(generations=(), problems=(f"was skipped: {skip.reason}",)),
+            quality=None,
+            run=None,
+        )
+        for skip in new.skipped
+        if skip.test in measured and not skip.marked
+    ]
+
+
+def _as_baseline(document: RunDocument, result: Result, policy: Policy) -> Baseline | None:
+    """``result`` as a baseline of one run, checked as a stored one is; None where its session could not measure it."""
+    if result.run is None:
+        return None
+    baseline = Baseline(
+        format=BASELINE_FORMAT,
+        test=result.test,
+        recipe=result.recipe,
+        reference=result.reference,
+        hardware=document.hardware,
+        workload=result.workload,
+        environments={result.run.environment: document.environment},
+        runs=(result.run,),
+        tau0=policy.tau0,
+        nu0=policy.nu0,
+    )
+    check(baseline, f"first session ({document.session}), {result.test}", "measure that session anew")
+    return baseline

@@ -1,0 +1,224 @@
+"""Judged quality of pictures: against the reference recipe, and the reference's drift against stored pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from pytest_fluxperf.gate.policy import PSNR_CEILING_DB, Policy
+from pytest_fluxperf.gate.statistics import Array, Decision
+from pytest_fluxperf.results import (
+    BASELINE,
+    Baseline,
+    Finding,
+    OwnMetric,
+    Quality,
+    Run,
+    Similarity,
+)
+
+_METRICS = (
+    # Name, field of Similarity, unit, format, +1 where more is better.
+    ("SSIM", "ssim", "", ".4f", 1),
+    ("PSNR", "psnr_db", "dB", ".2f", 1),
+    ("MS-SSIM", "ms_ssim", "", ".4f", 1),
+    ("FLIP", "flip", "", ".4f", -1),
+    ("LPIPS", "lpips", "", ".4f", -1),
+)
+
+
+def quality_changes(quality: Quality | None, baseline: Baseline, policy: Policy) -> Iterator[Finding]:
+    """Each metric's median over prompts against the baseline's own, and the collapse of a single prompt."""
+    tolerances = {
+        "ssim": policy.max_ssim_loss,
+        "psnr_db": policy.max_psnr_loss_db,
+        "ms_ssim": policy.max_ms_ssim_loss,
+        "flip": policy.max_flip_rise,
+        "lpips": policy.max_lpips_rise,
+    }
+    for metric, field, unit, form, sign in _METRICS:
+        stored = _baseline_scores(baseline.runs, field)
+        if stored is None:
+            continue
+        now = _scores(quality, field)
+        before = float(np.median(stored))
+        if now is None:
+            message = f"{metric} was not measured for every prompt, the baseline has {before:{form}}"
+            yield Finding(metric=metric, verdict="inconclusive", unit=unit, baseline=before, message=message)
+            continue
+        tolerance = tolerances[field] * policy.quality_tolerance
+        after = float(np.median(now))
+        # Above the ceiling pictures differ by less than one 8-bit level: 60 dB is as good as 90.
+        ceiling = PSNR_CEILING_DB if field == "psnr_db" else math.inf
+        loss = sign * (min(before, ceiling) - min(after, ceiling))
+        verdict: Decision = "regressed" if loss > tolerance else "improved" if loss < -tolerance else "passed"
+        clause = f"{metric} {before:{form}} → {after:{form}}{' ' + unit if unit else ''} "
+        clause += f"(median of {now.size}: {after - before:+{form}}, tolerance {tolerance:.3g})"
+        if field == "ssim":
+            falls = stored - now
+            worst = int(np.argmax(falls))
+            if falls[worst] > policy.max_ssim_collapse * policy.quality_tolerance:
+                verdict = "regressed"
+                clause = (
+                    f"SSIM of prompt {worst + 1} collapsed {stored[worst]:.4f} → {now[worst]:.4f} (tolerance "
+                    f"{policy.max_ssim_collapse * policy.quality_tolerance:.3g} for one prompt; median of "
+                    f"{now.size} {before:.4f} → {after:.4f})"
+                )
+        yield Finding(
+            metric=metric,
+            verdict=verdict,
+            unit=unit,
+            baseline=before,
+            now=after,
+            change=after - before,
+            tolerance=tolerance,
+            n=int(now.size),
+            message=clause,
+        )
+
+
+def own_quality(quality: Quality | None, baseline: Baseline, policy: Policy) -> Iterator[Finding]:
+    """The project's own metrics: each median over prompts against the baseline's own, by the metric's tolerance."""
+    for name in sorted({name for run in baseline.runs for sample in run.samples for name in sample.own}):
+        rows = [[sample.own.get(name) for sample in run.samples] for run in baseline.runs]
+        complete = [row for row in rows if row and None not in row]
+        if not complete:
+            continue
+        before = float(np.median(np.median(np.array(complete, dtype=float), axis=0)))
+        metric = None if quality is None else quality.own.get(name)
+        if metric is None:
+            message = f"{name} was not measured, the baseline has {before:.4g}"
+            yield Finding(metric=name, verdict="inconclusive", baseline=before, message=message)
+            continue
+        yield _own(name, metric, before, policy)
+
+
+def own_drift(quality: Quality | None, policy: Policy) -> Iterator[Finding]:
+    """The project's own metrics of pictures that are compared with the stored ones, against those with themselves."""
+    for name, metric in sorted(quality.own.items()) if quality else ():
+        if metric.same:
+            yield _own(name, metric, float(np.median(metric.same)), policy)
+
+
+def without_start(quality: Quality | None) -> tuple[str, ...]:
+    """Own metrics of pictures that were compared with the stored ones, which say nothing of these with themselves."""
+    stored = quality is not None and quality.reference == BASELINE
+    return tuple(name for name, metric in quality.own.items() if not metric.same) if quality and stored else ()
+
+
+def _own(name: str, metric: OwnMetric, before: float, policy: Policy) -> Finding:
+    after = float(np.median(metric.values))
+    tolerance = metric.tolerance * policy.quality_tolerance
+    loss = (before - after) * (1 if metric.higher_is_better else -1)
+    n = len(metric.values)
+    return Finding(
+        metric=name,
+        verdict="regressed" if loss > tolerance else "improved" if loss < -tolerance else "passed",
+        baseline=before,
+        now=after,
+        change=after - before,
+        tolerance=tolerance,
+        n=n,
+        message=f"{name} {before:.4g} → {after:.4g} (median of {n}: {after - before:+.4g}, tolerance {tolerance:.3g})",
+    )
+
+
+def quality_floors(quality: Quality | None, policy: Policy) -> Iterator[Finding]:
+    """The floors that every prompt must keep, whether or not there is a baseline."""
+    floors = (
+        ("SSIM", "ssim", "", policy.min_ssim, 1),
+        ("PSNR", "psnr_db", "dB", policy.min_psnr, 1),
+        ("LPIPS", "lpips", "", policy.max_lpips, -1),
+    )
+    for metric, field, unit, floor, sign in floors:
+        if floor is None:
+            continue
+        word = "floor" if sign > 0 else "ceiling"
+        now = _scores(quality, field)
+        if now is None:
+            message = f"{metric} has a {word} of {floor:g} but was not measured for every prompt"
+            yield Finding(
+                metric=f"{metric} {word}", verdict="inconclusive", unit=unit, tolerance=floor, message=message
+            )
+            continue
+        crossed = sign * now < sign * floor
+        worst = float(now.min() if sign > 0 else now.max())
+        message = (
+            f"{metric} of {int(crossed.sum())} of {now.size} prompts beyond the {word} {floor:g}, worst {worst:.4g}"
+        )
+        yield Finding(
+            metric=f"{metric} {word}",
+            verdict="regressed" if crossed.any() else "passed",
+            unit=unit,
+            now=worst,
+            tolerance=floor,
+            n=int(now.size),
+            message=message,
+        )
+
+
+def drift_of_reference(drift: Quality | None, policy: Policy, *, its_own: bool) -> Iterator[Finding]:
+    """The reference recipe's pictures (or ``its_own``) against the stored ones: fails only past its own floor."""
+    if drift is None:
+        return
+    now = _scores(drift, "ssim")
+    if now is None:
+        message = "drift from the stored pictures unknown: SSIM, which tells it, was not measured for every prompt"
+        yield Finding(metric="drift", verdict="inconclusive", message=f"{message}; add ssim to --fluxperf-metrics")
+        return
+    median = float(np.median(now))
+    failed = median < policy.drift_min_ssim
+    whose = "its" if its_own else "the reference recipe's"
+    yield Finding(
+        metric="drift",
+        verdict="regressed" if failed else "passed",
+        now=median,
+        tolerance=policy.drift_min_ssim,
+        n=int(now.size),
+        message=f"{whose} pictures drifted from the stored ones: "
+        f"SSIM {median:.3f} (median of {now.size}), floor {policy.drift_min_ssim:g}",
+    )
+
+
+def broken_scores(quality: Quality | None, prompts: int) -> str | None:
+    """What makes the scores unusable, None when nothing does: NaN compares with nothing and would pass."""
+    if quality is None:
+        return None
+    if len(quality.scores) != prompts:
+        return f"quality has {len(quality.scores)} scores for {prompts} prompts"
+    for i, score in enumerate(quality.scores):
+        for metric, field, *_ in _METRICS:
+            value = getattr(score, field)
+            if value is not None and not math.isfinite(value):
+                return f"{metric} of prompt {i + 1} is {value}"
+    return None
+
+
+def unguarded_metrics(quality: Quality | None, baseline: Baseline) -> tuple[str, ...]:
+    """Metrics measured now that the baseline does not hold."""
+    known = [
+        metric
+        for metric, field, *_ in _METRICS
+        if _scores(quality, field) is not None and _baseline_scores(baseline.runs, field) is None
+    ]
+    stored = {name for run in baseline.runs for sample in run.samples for name in sample.own}
+    return (*known, *(name for name in (quality.own if quality else ()) if name not in stored))
+
+
+def _scores(quality: Quality | None, field: str) -> Array | None:
+    return None if quality is None else _column(quality.scores, field)
+
+
+def _baseline_scores(runs: Sequence[Run], field: str) -> Array | None:
+    """Scores of each prompt (n,), the median over the runs that have them all."""
+    columns = [_column([sample.score for sample in run.samples], field) for run in runs]
+    known = [column for column in columns if column is not None]
+    return np.median(np.array(known), axis=0) if known else None
+
+
+def _column(scores: Sequence[Similarity], field: str) -> Array | None:
+    values = [getattr(score, field) for score in scores]
+    known = [value for value in values if value is not None]
+    return np.array(known, dtype=float) if known and len(known) == len(values) else None

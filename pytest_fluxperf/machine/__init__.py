@@ -1,0 +1,1 @@
+"""What a machine is, what is installed on it, and how it feels."""

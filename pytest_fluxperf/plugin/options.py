@@ -1,0 +1,162 @@
+"""Command line options and ini settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
+from pytest_fluxperf.settings import (
+    CHECKS,
+    DEFAULT_METRICS,
+    METRICS,
+    RunSettings,
+    SettingError,
+    _checked,
+    _near,
+    _number,
+)
+
+_HELP: dict[str, str] = {
+    "recipe": "recipe of tests that name none, such as bf16+fbcache:0.3",
+    "reference": "recipe whose pictures (on a CPU, times too) are compared with; none; or baseline: stored pictures",
+    "prompts": "prompt set: default (8), extended (50), or a text or JSON-lines file",
+    "seeds": "seeds of the initial latents, comma-separated",
+    "size": "picture side, or HEIGHTxWIDTH, in pixels",
+    "steps": "denoising steps",
+    "guidance": "guidance scale",
+    "samples": "measured generations a test",
+    "warmup": "least number of warm-up generations",
+    "max_slowdown": "tolerated slow-down as a fraction (0.02 is 2 %%)",
+    "max_memory_growth": "tolerated growth of peak memory as a fraction",
+    "min_ssim": "floor that every prompt's SSIM must keep",
+    "min_psnr": "floor that every prompt's PSNR must keep, dB",
+    "max_lpips": "ceiling that every prompt's LPIPS must keep",
+    "quality_tolerance": "factor on the quality tolerances (1 is SSIM 0.01, PSNR 1 dB, LPIPS 0.01)",
+}
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Register every option and ini setting; ``pytest --help`` and the documentation list them from here."""
+    group = parser.getgroup("fluxperf", "performance and quality gates for diffusion inference")
+    add = group.addoption
+    add(
+        "--gpu",
+        metavar="NAME",
+        help="hardware to gate on: auto, cpu, or a name such as h100 (checked against the device)",
+    )
+    add(
+        "--fluxperf-model",
+        metavar="NAME|PATH",
+        help="tiny, flux-dev, flux-schnell, flux-dev@random, or a diffusers Flux repo or folder",
+    )
+    add("--fluxperf-update", metavar="WHICH", nargs="?", const="all", type=_update, default=None,
+        help="record what was measured as the baseline: new, failed (and new), or all (default)")  # fmt: skip
+    add("--fluxperf-append", action="store_true", help="add this run to each baseline instead of replacing it")
+    add(
+        "--fluxperf-strict",
+        action="store_true",
+        help="fail on inconclusive results and on recipes this environment cannot run",
+    )
+    add("--fluxperf-baselines", metavar="DIR", help="folder of the baselines (default: baselines)")
+    add("--fluxperf-reports", metavar="DIR", help="folder of the reports (default: reports)")
+    add("--fluxperf-latency", choices=("auto", "absolute", "relative"), default=None,
+        help="gate absolute latency or the speed-up over the reference recipe (auto: relative on a CPU)")  # fmt: skip
+    add(
+        "--fluxperf-metrics",
+        metavar="LIST",
+        help=f"image metrics, from {','.join(METRICS)} (default: {','.join(DEFAULT_METRICS)})",
+    )
+    add("--fluxperf-old-python", metavar="PATH",
+        help="Python or virtual environment with the old packages: what the baseline alone cannot pass is measured "
+        "again, this environment and that one in turns")  # fmt: skip
+    add("--fluxperf-ab-timeout", metavar="SECONDS", help="longest silence of a process in such a comparison (1800)")
+    parser.addini("fluxperf_old_python", help="default of --fluxperf-old-python")
+    parser.addini("fluxperf_ab_timeout", help="default of --fluxperf-ab-timeout")
+    add("--fluxperf-profile", action="store_true",
+        help="profile one more generation of each test: kernels that moved, traces for Perfetto")  # fmt: skip
+    parser.addini("fluxperf_profile", type="bool", help="default of --fluxperf-profile")
+    for name in CHECKS:
+        add(f"--fluxperf-{name.replace('_', '-')}", metavar="VALUE", default=None, help=_HELP[name])
+    for name in ("gpu", "model", "baselines", "reports", "latency", "metrics", *CHECKS):
+        parser.addini(
+            f"fluxperf_{name}",
+            help=f"default of {'--gpu' if name == 'gpu' else '--fluxperf-' + name.replace('_', '-')}",
+        )
+
+
+def _update(value: str) -> str:
+    if value not in ("new", "failed", "all"):
+        # argparse hands over the word that follows; a path there is the usual slip
+        import argparse
+
+        raise argparse.ArgumentTypeError(
+            f"takes new, failed or all, not {value!r} (write --fluxperf-update=all before a path)"
+        )
+    return value
+
+
+def run_settings(config: pytest.Config) -> RunSettings:
+    """Read the session's settings; raises :class:`SettingError` that names the option or ini key."""
+
+    def pick(name: str) -> str | None:
+        option = "gpu" if name == "gpu" else f"fluxperf_{name}"
+        value = config.getoption(option, default=None) or config.getini(f"fluxperf_{name}") or None
+        return None if value is None else str(value)
+
+    def folder(name: str) -> Path:
+        # the ini file speaks of its own folder, the command line of the current one
+        given = config.getoption(f"fluxperf_{name}")
+        if given:
+            return Path(given).resolve()
+        return config.rootpath / (config.getini(f"fluxperf_{name}") or name)
+
+    metrics = tuple(m.strip().lower() for m in (pick("metrics") or ",".join(DEFAULT_METRICS)).split(",") if m.strip())
+    for metric in metrics:
+        if metric not in METRICS:
+            raise SettingError(
+                f"--fluxperf-metrics: unknown metric {metric!r}{_near(metric, METRICS)}; there are {', '.join(METRICS)}"
+            )
+    latency = pick("latency") or "auto"
+    if latency not in ("auto", "absolute", "relative"):
+        raise SettingError(f"fluxperf_latency must be auto, absolute or relative, not {latency!r}")
+    update = config.getoption("fluxperf_update")
+    if config.getoption("fluxperf_append"):
+        if update:
+            raise SettingError(
+                "--fluxperf-update and --fluxperf-append exclude each other: replace a baseline or add a run to it"
+            )
+        update = "append"
+    command_line = {
+        name: _checked(name, value, f"--fluxperf-{name.replace('_', '-')}")
+        for name in CHECKS
+        if (value := config.getoption(f"fluxperf_{name}")) is not None
+    }
+    ini = {
+        name: _checked(name, value, f"ini setting fluxperf_{name}")
+        for name in CHECKS
+        if (value := config.getini(f"fluxperf_{name}"))
+    }
+    return RunSettings(
+        gpu=(pick("gpu") or "auto").lower(),
+        model=pick("model"),
+        baselines=folder("baselines"),
+        reports=folder("reports"),
+        update=update,
+        strict=bool(config.getoption("fluxperf_strict")),
+        latency=latency,  # type: ignore[arg-type]
+        metrics=metrics,
+        old_python=None if update else pick("old_python"),
+        ab_timeout_s=_checked_timeout(pick("ab_timeout")),
+        profile=bool(config.getoption("fluxperf_profile") or config.getini("fluxperf_profile")),
+        command_line=command_line,
+        ini=ini,
+    )
+
+
+def _checked_timeout(value: str | None) -> float:
+    try:
+        return 1800.0 if value is None else float(_number(0, strict=True)(value))
+    except SettingError as error:
+        raise SettingError(f"--fluxperf-ab-timeout {error}") from None

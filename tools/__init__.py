@@ -1,0 +1,1 @@
+"""Programs around the package: training of the embedded model, tables of recorded sessions, schemas."""
