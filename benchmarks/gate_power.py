@@ -502,7 +502,8 @@ def tail(sessions: int, seed: int) -> Iterator[str]:
             warned = 0
             for _ in range(sessions):
                 session = simulate(Case(PROFILES["usual"], noise_now=Noise(spikes=share)), 3, rng)
-                found = pooled_tail(list(zip(session.now, session.runs, strict=True)))
+                stored = [{str(r): run for r, run in enumerate(runs)} for runs in session.runs]
+                found = pooled_tail(list(zip(session.now, stored, strict=True)))
                 warned += found is not None and found.warn
             yield [percent(share), percent(warned / sessions)]
 

@@ -10,8 +10,9 @@ import msgspec
 
 from pytest_fluxperf.baseline.codec import BASELINE_FORMAT, check
 from pytest_fluxperf.errors import FluxPerfError
-from pytest_fluxperf.gate.findings import baseline_log_latencies, log_latencies
+from pytest_fluxperf.gate.findings import log_latencies
 from pytest_fluxperf.gate.policy import Policy
+from pytest_fluxperf.gate.session_times import stored_times
 from pytest_fluxperf.gate.statistics import TAIL_RATIO, pooled_tail
 from pytest_fluxperf.gate.verdict import judge
 from pytest_fluxperf.machine.hardware import hardware_differences
@@ -25,9 +26,9 @@ def tail_warning(results: Sequence[Result]) -> str | None:
         judged = any(f.metric == "latency" and f.tolerance is not None for f in result.judgement.findings)
         if result.baseline is None or not judged:
             continue
-        stored = baseline_log_latencies(result.baseline, relative=False)
+        stored = {run.session: run.y for run in stored_times(result.baseline, relative=False, phases=False)}
         now = log_latencies(result.measurement.generations, relative=False)
-        if stored is not None and now is not None and now.shape == stored.shape[1:]:
+        if now is not None and all(now.shape == run.shape for run in stored.values()):
             configurations.append((now, stored))
     tail = pooled_tail(configurations)
     if tail is None or not tail.warn:

@@ -7,7 +7,7 @@ runs, columns are prompts in the workload's order; a column is always the same p
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -221,7 +221,8 @@ def ab_decide(blocks: Sequence[ArrayLike], limit: float, m: int = 1, *, max_bloc
 
     One-sided t at ``1 - .05 / 3`` after each block, so that three looks together keep 5 %; at ``1 - .05 / (3 m)`` for
     a change, as ``m`` comparisons are made in a session. After the last block: regressed when ``e > limit`` and surely
-    above 0 (``t(1 - .05 / m)``), else passed, with ``warning`` set. ``low`` and ``high`` are those of a single look.
+    above 0 (by the same third of the error), else passed, with ``warning`` set. ``low`` and ``high`` are those of a
+    single look.
     """
     effect = ab_effect(blocks)
     low, high = effect.interval(1 - 0.05 / AB_MAX_BLOCKS)
@@ -238,8 +239,7 @@ def ab_decide(blocks: Sequence[ArrayLike], limit: float, m: int = 1, *, max_bloc
         return stands("passed")
     if len(blocks) < max_blocks:
         return stands("next block")
-    surely_low, _ = effect.interval(1 - 0.05 / m)
-    if effect.value > limit and surely_low > 0:
+    if effect.value > limit and changed_low > 0:
         return stands("regressed")
     return stands("passed", warning=True)
 
@@ -323,26 +323,27 @@ class Tail:
     """Of as many outliers or more, if nothing changed."""
 
 
-def pooled_tail(configurations: Sequence[tuple[ArrayLike, ArrayLike]]) -> Tail | None:
-    """Rule 4 over ``(now (n,), runs (R, n))`` log latencies of every configuration; None when it cannot tell.
+def pooled_tail(configurations: Sequence[tuple[ArrayLike, Mapping[str, ArrayLike]]]) -> Tail | None:
+    """Rule 4 over ``(now (n,), session -> stored run (n,))`` log latencies of every configuration; None when it
+    cannot tell.
 
-    Needs two baseline runs or more: each is counted about the centres of the others, since about its own an outlier
-    is seen smaller than it is, of two runs by half. Run r of every configuration together make the pooled run r,
-    scaled to today's number of samples where it holds fewer. Warn below a probability of 1 % and over 1.5 x the worst
-    pooled run + 2.
+    Needs two stored sessions or more: each is counted about the centres of the others, since about its own an outlier
+    is seen smaller than it is, of two runs by half. What all configurations hold of one session makes that session's
+    tail, scaled to today's number of samples where it holds fewer. Warn below a probability of 1 % and over 1.5 x the
+    worst session + 2.
     """
     count = samples = 0
-    base: dict[int, tuple[int, int]] = {}
+    base: dict[str, tuple[int, int]] = {}
     for now, stored in configurations:
-        runs = np.asarray(stored, dtype=float)
+        runs = np.array(list(stored.values()), dtype=float)
         if runs.shape[0] < 2:
             continue
         count += tail_count(now, prompt_centres(runs))
         samples += runs.shape[1]
-        for r, run in enumerate(runs):
-            k, n = base.get(r, (0, 0))
+        for r, (session, run) in enumerate(zip(stored, runs, strict=True)):
+            k, n = base.get(session, (0, 0))
             others = np.delete(runs, r, axis=0)
-            base[r] = (k + tail_count(run, prompt_centres(others)), n + run.size)
+            base[session] = (k + tail_count(run, prompt_centres(others)), n + run.size)
     if not samples:
         return None
     k0, n0 = sum(k for k, _ in base.values()), sum(n for _, n in base.values())
@@ -350,3 +351,29 @@ def pooled_tail(configurations: Sequence[tuple[ArrayLike, ArrayLike]]) -> Tail |
     probability = beta_binomial_sf(count, samples, k0 + 0.5, n0 - k0 + 0.5)
     warn = probability < 0.01 and count > 1.5 * worst + 2
     return Tail(warn, count, samples, k0, n0, probability)
+
+
+# Scores --------------------------------------------------------------------------------------------------
+
+SCORE_NU0 = 4.0
+"""Prior degrees of freedom of a score's noise between sessions."""
+
+SCORE_TAU0 = 1 / 6
+"""Its prior standard deviation, of the tolerance: most scores repeat exactly, and then the tolerance stands."""
+
+SCORE_CONFIDENCE = 0.99
+"""Confidence at which a fall is more than a score's own noise."""
+
+
+def noise_tolerance(tolerance: float, stored: ArrayLike) -> float:
+    """The fall of a score that its noise between sessions does not explain; at least ``tolerance``.
+
+    ``stored`` (R,) are the score's medians over prompts in the stored sessions. ``max(tolerance, t s sqrt(1 + 1/R))``
+    with ``s^2`` the posterior scale of the variance between them, as in rule 1.
+    """
+    x = np.asarray(stored, dtype=float)
+    if x.ndim != 1 or not x.size:
+        raise ValueError(f"one score a stored session is needed, not {x.shape}")
+    df = SCORE_NU0 + x.size - 1
+    variance = (SCORE_NU0 * (SCORE_TAU0 * tolerance) ** 2 + float(np.sum((x - x.mean()) ** 2))) / df
+    return max(tolerance, student_t_quantile(SCORE_CONFIDENCE, int(df)) * math.sqrt(variance * (1 + 1 / x.size)))

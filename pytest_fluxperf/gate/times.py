@@ -327,7 +327,7 @@ class _Pool:
             verdict = self._verdict(i, self.estimates[i], taken[i], floor)
             if test.again is not None:
                 second = self._verdict(i, self._estimate(i, test.again), taken[i], floor)
-                verdict = _confirmed(verdict, second, test.limit)
+                verdict = _confirmed(verdict, second, test)
             found.append(verdict)
         return found
 
@@ -365,19 +365,27 @@ class _Pool:
 
 
 def _slow_prompts(estimate: _Estimate, shift: float, widened: float, limit: float) -> tuple[int, ...]:
-    """Prompts that are slower by themselves: two or more, and the mean over all prompts beyond the limit."""
+    """Prompts that are slower by themselves: two or more (of three, one), and the mean over all beyond the limit."""
     own = estimate.prompts - shift
     slow = np.flatnonzero(own > max(SLOW_PROMPT, SLOW_PROMPT_SD * widened * estimate.prompt_sd))
-    return tuple(int(i) for i in slow) if len(slow) > 1 and float(own.mean()) > limit else ()
+    return tuple(int(i) for i in slow) if len(slow) >= _least_slow(own.size) and float(own.mean()) > limit else ()
 
 
-def _confirmed(first: TimeVerdict, second: TimeVerdict, limit: float) -> TimeVerdict:
-    """The second measurement decides; what both show at 95 % each is a regression as well."""
-    slow = tuple(sorted(set(first.slow_prompts) & set(second.slow_prompts)))
-    beyond = all(verdict.effect.interval()[0] > limit for verdict in (first, second))
+def _least_slow(prompts: int) -> int:
+    return max(1, min(2, prompts // 2))
+
+
+def _confirmed(first: TimeVerdict, second: TimeVerdict, test: TimedTest) -> TimeVerdict:
+    """The second measurement decides; what both show is a regression, also where each alone is not beyond chance.
+
+    That is: a change beyond the tolerance at 95 % each, or the same slow prompts.
+    """
+    slow = tuple(i for i in first.slow_prompts if i in second.slow_prompts)
+    partly = len(slow) >= _least_slow(test.now.size)
+    beyond = all(verdict.effect.interval()[0] > test.limit for verdict in (first, second))
     decision = second.decision
-    if len(slow) > 1 or beyond:
+    if partly or beyond:
         decision = "regressed"
-    elif second.slow_prompts and second.decision == "inconclusive" and second.effect.interval()[1] < limit:
-        decision = "passed"  # other prompts than the first time: spikes
-    return replace(second, decision=decision, slow_prompts=slow if len(slow) > 1 else (), again=False)
+    elif second.slow_prompts and second.effect.interval()[1] < test.limit:
+        decision = "passed"  # other prompts than the first time: outliers, and the median knows of none
+    return replace(second, decision=decision, slow_prompts=slow if partly else (), again=False)

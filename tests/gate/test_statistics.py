@@ -14,6 +14,7 @@ from pytest_fluxperf.gate.statistics import (
     beta_binomial_sf,
     cache_change,
     decide,
+    noise_tolerance,
     pooled_tail,
     robust_se,
     stored_effect,
@@ -202,6 +203,14 @@ def test_ab_convicts_the_surer_the_more_is_compared() -> None:
     assert ab_decide(blocks(0.03, 0.03, 0.03), LIMIT, 30).decision == "regressed"
 
 
+def test_the_third_look_has_a_third_of_the_error() -> None:
+    """Above 0 at 95 %, but not at 1 - .05 / 3: by hand t = 2.67, between t(.95, 6) = 1.94 and t(.983, 6) = 2.75."""
+    last = ab_decide(blocks(-0.005, 0.04, 0.03), LIMIT)
+    assert last.effect.value > LIMIT
+    assert last.effect.interval(0.95)[0] > 0 > last.low
+    assert (last.decision, last.warning) == ("passed", True)
+
+
 def test_ab_passes_as_surely_whatever_else_is_compared() -> None:
     assert ab_decide(blocks(0.005), LIMIT, 30).decision == ab_decide(blocks(0.005), LIMIT).decision == "passed"
 
@@ -263,14 +272,18 @@ def test_tail_count_removes_the_shift_first() -> None:
     assert tail_count(CENTRES + 0.5, CENTRES) == 0
 
 
-def pool(spikes: int, configurations: int = 30) -> list[tuple[np.ndarray, np.ndarray]]:
+def sessions(runs: np.ndarray) -> dict[str, np.ndarray]:
+    return {f"s{r}": run for r, run in enumerate(runs)}
+
+
+def pool(spikes: int, configurations: int = 30) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
     rng = np.random.default_rng(5)
     made = []
     for i in range(configurations):
         now = CENTRES + 0.002 * rng.standard_normal(8)
         if i < spikes:
             now[i % 8] += 0.3
-        made.append((now, CENTRES + 0.002 * rng.standard_normal((3, 8))))
+        made.append((now, sessions(CENTRES + 0.002 * rng.standard_normal((3, 8)))))
     return made
 
 
@@ -291,7 +304,7 @@ def test_a_tail_that_a_stored_run_had_too_is_no_news() -> None:
             runs[1, 0] += 0.3
         if i < 9:
             now[1] += 0.3
-        pairs.append((now, runs))
+        pairs.append((now, sessions(runs)))
     found = pooled_tail(pairs)
     assert found is not None
     assert (found.count, found.baseline_count, found.probability < 0.01, found.warn) == (9, 6, True, False)
@@ -304,7 +317,7 @@ def test_an_outlier_is_as_large_in_a_stored_run_as_today(count: int) -> None:
     for r in range(count):
         runs[r, r] += math.log(1.12)
     now[7] += math.log(1.12)
-    found = pooled_tail([(now, runs)])
+    found = pooled_tail([(now, sessions(runs))])
     assert found is not None
     assert (found.count, found.baseline_count) == (1, count)
 
@@ -312,12 +325,51 @@ def test_an_outlier_is_as_large_in_a_stored_run_as_today(count: int) -> None:
 def test_a_tail_of_few_samples_is_no_proof() -> None:
     now = CENTRES.copy()
     now[:3] += 0.3
-    twice = np.tile(CENTRES, (2, 1))
+    twice = sessions(np.tile(CENTRES, (2, 1)))
     found = pooled_tail([(now, twice), (CENTRES, twice)])
     assert found is not None
     assert (found.count, found.probability > 0.01, found.warn) == (3, True, False)
 
 
+def test_a_session_whose_tail_was_long_is_one_whatever_else_is_stored() -> None:
+    """Its runs are the first of one test and the third of another; together they are the worst stored session."""
+    pairs = []
+    for i in range(10):
+        runs = {"a": CENTRES.copy(), "slow": CENTRES.copy(), "b": CENTRES.copy()}
+        runs["slow"][0] += 0.3
+        order = ("slow", "a", "b") if i % 2 else ("a", "b", "slow")
+        now = CENTRES.copy()
+        now[: 2 if i < 6 else 1] += 0.3
+        pairs.append((now, {name: runs[name] for name in order}))
+    found = pooled_tail(pairs)
+    assert found is not None
+    assert (found.count, found.baseline_count, found.probability < 0.01, found.warn) == (16, 10, True, False)
+
+
 def test_pooled_tail_needs_two_runs() -> None:
-    assert pooled_tail([(CENTRES, CENTRES[None, :])]) is None
+    assert pooled_tail([(CENTRES, sessions(CENTRES[None, :]))]) is None
     assert pooled_tail([]) is None
+
+
+# Scores --------------------------------------------------------------------------------------------------
+
+
+def test_a_score_that_repeats_keeps_its_tolerance() -> None:
+    assert noise_tolerance(0.01, [0.9]) == noise_tolerance(0.01, [0.9, 0.9, 0.9005]) == 0.01
+
+
+def test_a_score_that_varies_between_sessions_is_given_its_own_noise() -> None:
+    """By hand: mean .9, squares 2 x .008^2, variance (4 (.01/6)^2 + 1.28e-4) / 6; t(.99, 6) = 3.143."""
+    by_hand = 3.1427 * math.sqrt((4 * (0.01 / 6) ** 2 + 1.28e-4) / 6 * 4 / 3)
+    assert noise_tolerance(0.01, [0.892, 0.9, 0.908]) == pytest.approx(by_hand, rel=1e-4)
+    assert by_hand > 0.016
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(1e-3, 0.1))
+def test_noise_only_widens_a_tolerance(stored: list[float], tolerance: float) -> None:
+    assert noise_tolerance(tolerance, stored) >= tolerance
+
+
+def test_noise_of_no_score_is_an_error() -> None:
+    with pytest.raises(ValueError):
+        noise_tolerance(0.01, [])
