@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST_ARGS ?=
 
-.PHONY: perf test lint clean
+.PHONY: perf test lint release-check clean
 
 perf: $(VENV)/.perf
 	$(BIN)/pytest perf_tests --gpu cpu $(PYTEST_ARGS)
@@ -18,6 +18,15 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Everything that publishing does, up to the upload; the archives are in dist/
+release-check: $(VENV)/.test $(VENV)-release/.installed
+	$(VENV)-release/bin/python tools/release_check.py --packages $(BIN)/python
+
+$(VENV)-release/.installed: requirements/release.txt
+	$(PYTHON) -m venv $(VENV)-release
+	$(VENV)-release/bin/python -m pip install --quiet --require-hashes -r requirements/release.txt
+	touch $@
 
 # torch goes first and alone, so that nothing else can choose its build
 $(VENV)/.perf: requirements/perf.txt pyproject.toml
@@ -32,4 +41,4 @@ $(VENV)/.test: $(VENV)/.perf requirements/test.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-release build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
