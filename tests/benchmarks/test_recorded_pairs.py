@@ -35,10 +35,11 @@ def only(document, recipe):
 
 
 def slowed(document, factor):
-    """The session with other latencies, also in what it would have stored."""
+    """The session with other times, also in what it would have stored."""
 
     def longer(made):
-        return tuple(msgspec.structs.replace(g, latency_s=g.latency_s * factor) for g in made)
+        times = ("latency_s", "denoise_s", "decode_s")
+        return tuple(msgspec.structs.replace(g, **{name: getattr(g, name) * factor for name in times}) for g in made)
 
     results = []
     for result in document.results:
@@ -61,17 +62,33 @@ def verdicts(results):
 def test_every_session_is_judged_against_every_other_and_against_all(recorded_pairs, sessions):
     pairs, left_out = recorded_pairs.judged(sessions), recorded_pairs.judged_by_all(sessions)
     assert [len(result.baseline.runs) for result in pairs] == [1] * 6
-    assert [len(result.baseline.runs) for result in left_out] == [2] * 3
-    assert "regressed" not in verdicts(pairs + left_out)
+    assert [len(test.stored) for tests in left_out for test in tests] == [2] * 3
+    assert "regressed" not in verdicts(pairs)
+    found, failed = recorded_pairs.families(left_out)
+    assert (found["dense"].tests, found["dense"].failed, failed) == (3, 0, [])
+    assert found["dense"].slower[0.05] == 3
 
 
 def test_a_slow_session_fails_against_the_others(recorded_pairs, sessions):
     slow = [*sessions[:2], slowed(sessions[2], 1.3)]
     assert verdicts(recorded_pairs.judged(slow)).count("regressed") == 2
-    assert verdicts(recorded_pairs.judged_by_all(slow)).count("regressed") == 1
+    found, failed = recorded_pairs.families(recorded_pairs.judged_by_all(slow))
+    assert (found["dense"].failed, len(failed)) == (1, 1)
     text = recorded_pairs.show(slow)
     assert "h200: 6 tests judged against one other session, 2 fail, 0 of them would be measured once more" in text
-    assert "h200: 3 tests judged against all other sessions, 1 fail, 0 of them would be measured once more" in text
+    assert "h200: 3 tests judged against all other sessions" in text
+    assert f"{failed[0].test:<70} {failed[0].effect.value:+.1%}" in text
+
+
+def test_a_session_that_is_slower_altogether_is_told_by_its_card(recorded_pairs, sessions):
+    by_all = recorded_pairs.judged_by_all(sessions)
+    known = recorded_pairs.everything_slower(by_all, 0.08)
+    cards = [tests[0].card for tests in by_all]
+    assert {card: count for card, (count, _, _) in known.items()} == {
+        True: sum(cards.count(card) > 1 for card in cards),
+        False: sum(cards.count(card) == 1 for card in cards),
+    }
+    assert all(seen == count and false == 0 for count, seen, false in known.values())
 
 
 def test_sessions_of_other_packages_are_not_judged(recorded_pairs, sessions):
