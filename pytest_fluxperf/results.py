@@ -178,6 +178,109 @@ class KernelTable(Record, frozen=True, kw_only=True):
     """Chrome traces (gzipped JSON, for Perfetto) of the first steps and the last, relative to the run's folder."""
 
 
+Phase = Literal["text", "computed", "cached", "decoding", "other"]
+"""Part of a generation: text encoding, denoising steps that ran the whole transformer and those that a step cache
+answered (each up to the next step's beginning), decoding, and what lies between and around them."""
+
+
+class Work(Record, frozen=True, kw_only=True):
+    """What was done: counts that repeat exactly, and how long the device took for it."""
+
+    calls: int
+    """Calls of Python functions."""
+    operators: int
+    """Operators that torch's dispatcher ran, those that other operators call included."""
+    kernels: int | None = None
+    """Kernels, copies and fills that ran on the GPU; None on a CPU."""
+    device_s: float | None = None
+    """Their summed duration, seconds; None on a CPU."""
+
+
+class PhaseWork(Record, frozen=True, kw_only=True):
+    """The work of one phase in one generation."""
+
+    phase: Phase
+    times: int
+    """How often the phase came: for steps, how many there were."""
+    total: Work
+    each: Work | None = None
+    """The work of a typical step: of each count the most frequent value, of the time the median."""
+
+
+FAMILY_SHARE = 0.005
+"""A family with less than this share of a generation's device time and of its count is not named in a ledger."""
+
+MOST_FAMILIES = 24
+"""Families that a ledger names at most; at some 150 bytes each it stays at a few KiB."""
+
+OTHER_FAMILIES = "(others)"
+"""What stands for the families that are not named."""
+
+
+class FamilyWork(Record, frozen=True, kw_only=True):
+    """Kernels of one family (on a CPU: operators of one name) in one generation, by phase."""
+
+    family: str
+    """As in :class:`Kernel`."""
+    counts: dict[Phase, int]
+    device_s: dict[Phase, float] = {}
+    """Summed duration, seconds; empty on a CPU."""
+
+
+class Ledger(Record, frozen=True, kw_only=True):
+    """The work of one generation of the first prompt, counted outside of the timed ones."""
+
+    device: Literal["cuda", "cpu"]
+    phases: tuple[PhaseWork, ...]
+    """The phases that came, in the order of :data:`Phase`."""
+    families: tuple[FamilyWork, ...] = ()
+    """The families that matter, the largest first, and the sum of the others, so that all add up to the totals."""
+    sm_clock_mhz: int | None = None
+    """Median clock of the GPU's multiprocessors in that generation, where NVML tells."""
+
+    def phase(self, name: Phase) -> PhaseWork | None:
+        """The work of a phase, or None where it did not come."""
+        return next((work for work in self.phases if work.phase == name), None)
+
+    @property
+    def device_s(self) -> float | None:
+        """Summed duration of all kernels, seconds; None on a CPU."""
+        times = [work.total.device_s for work in self.phases]
+        return None if None in times else sum(time for time in times if time is not None)
+
+
+class WorkChange(Record, frozen=True, kw_only=True):
+    """A count of a ledger that is not what its baseline has."""
+
+    what: Literal["steps", "kernels", "operators", "calls"]
+    phase: Phase
+    before: int
+    now: int
+    each: bool = False
+    """The counts are of one typical step, else of the whole phase."""
+
+    @property
+    def difference(self) -> int:
+        """How many more."""
+        return self.now - self.before
+
+
+class FamilyChange(Record, frozen=True, kw_only=True):
+    """What the kernels (on a CPU: the operators) of one family did in one phase."""
+
+    family: str
+    phase: Phase
+    before: int
+    now: int
+    before_s: float = 0.0
+    now_s: float = 0.0
+
+    @property
+    def change_s(self) -> float:
+        """Seconds of the device that they take more."""
+        return self.now_s - self.before_s
+
+
 class KernelChange(Record, frozen=True, kw_only=True):
     """What one family of kernels did between two tables."""
 
@@ -228,6 +331,8 @@ class Measurement(Record, frozen=True, kw_only=True):
     telemetry: Telemetry | None = None
     kernels: KernelTable | None = None
     """Profile of one more generation, where one was asked for."""
+    ledger: Ledger | None = None
+    """Work of one more generation; None where it was not counted."""
     problems: tuple[str, ...] = ()
     """Why the result is ``broken``: bad pictures, a body that raised, an optimization that is not active."""
     unfit: tuple[str, ...] = ()
@@ -275,6 +380,7 @@ class Run(Record, frozen=True, kw_only=True):
     device_busy: float | None = None
     """Share of the generations in which the device computed, where NVML tells."""
     kernels: KernelTable | None = None
+    ledger: Ledger | None = None
 
 
 class Hardware(Record, frozen=True, kw_only=True):

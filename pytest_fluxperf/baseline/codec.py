@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from pytest_fluxperf.errors import FluxPerfError
-from pytest_fluxperf.results import Baseline, KernelTable, Run, Sample, Similarity
+from pytest_fluxperf.results import Baseline, KernelTable, Ledger, Run, Sample, Similarity
 
 BASELINE_FORMAT = 1
 """Version of a baseline file; raised when an old reader could misread a new file."""
@@ -20,7 +20,7 @@ BASELINE_FORMAT = 1
 SIGNIFICANT_DIGITS = 6
 """Of every measured number: a microsecond in a second, and stable under rewriting."""
 
-_ONE_LINE = frozenset({"samples", "prompts", "kernels"})
+_ONE_LINE = frozenset({"samples", "prompts", "kernels", "phases", "families"})
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REMEDY = "restore the file from version control, or delete it and record it anew with --fluxperf-update"
 _T = TypeVar("_T", Run, Similarity)
@@ -109,6 +109,8 @@ def _problems(baseline: Baseline) -> Iterator[tuple[str, str]]:
             yield f"{path}.peak_memory_mib", "must be positive, or absent"
         if run.kernels is not None:
             yield from _kernel_problems(run.kernels, f"{path}.kernels")
+        if run.ledger is not None:
+            yield from _ledger_problems(run.ledger, f"{path}.ledger")
         if len(run.samples) != len(workload.prompts):
             yield f"{path}.samples", f"holds {len(run.samples)} for {len(workload.prompts)} prompts"
         for i, sample in enumerate(run.samples):
@@ -123,6 +125,21 @@ def _kernel_problems(table: KernelTable, path: str) -> Iterator[tuple[str, str]]
     for i, kernel in enumerate(table.kernels):
         if not (math.isfinite(kernel.time_s) and kernel.time_s >= 0):
             yield f"{path}.kernels[{i}].time_s", f"must be a number of seconds, not {kernel.time_s}"
+
+
+def _ledger_problems(ledger: Ledger, path: str) -> Iterator[tuple[str, str]]:
+    for i, phase in enumerate(ledger.phases):
+        if phase.times < 1:
+            yield f"{path}.phases[{i}].times", "must be at least 1"
+        for name in ("total", "each"):
+            work = getattr(phase, name)
+            counts = [] if work is None else [work.calls, work.operators, work.kernels or 0, work.device_s or 0.0]
+            if any(not (math.isfinite(count) and count >= 0) for count in counts):
+                yield f"{path}.phases[{i}].{name}", "must hold counts and seconds, none of them negative"
+    for i, family in enumerate(ledger.families):
+        values = [*family.counts.values(), *family.device_s.values()]
+        if any(not (math.isfinite(value) and value >= 0) for value in values):
+            yield f"{path}.families[{i}]", "must hold counts and seconds, none of them negative"
 
 
 def _sample_problems(sample: Sample, path: str) -> Iterator[tuple[str, str]]:

@@ -66,6 +66,7 @@ def record(
         device_busy=busy_share(measurement),
         # traces stay with the report of their run
         kernels=None if measurement.kernels is None else msgspec.structs.replace(measurement.kernels, traces=()),
+        ledger=measurement.ledger,
     )
 
 
