@@ -56,7 +56,7 @@ UNKNOWN_TAU0 = 0.012
 """The same on a card that the baseline does not know: as far as cards of one kind were seen to differ."""
 
 COMMON_NU0 = 8.0
-"""Prior degrees of freedom of these three."""
+"""Prior degrees of freedom of these three. What tests share that all wait for the host has their own TAU0."""
 
 LEAST_SHARING = 4
 """Tests of a stored session from which what they share is estimated."""
@@ -189,37 +189,51 @@ class _Estimate:
     prompt_sd: float
 
 
-def _levels(test: TimedTest) -> tuple[Array, Array]:
-    """Centres of the prompts (n,), and the deviations from them of the stored sessions (R,)."""
-    runs = np.array([stored.y for stored in test.stored], dtype=float)
-    if runs.ndim != 2 or not runs.size or runs.shape[1:] != np.shape(test.now):
-        raise ValueError(f"{test.test}: stored runs of {np.size(test.now)} prompts are needed, not {runs.shape}")
-    centres: Array = np.median(runs, axis=0)
-    return centres, np.median(runs - centres, axis=1)
+@dataclass(frozen=True)
+class _Stored:
+    """What the stored sessions of one test say by themselves."""
+
+    runs: Array
+    """(R, n)."""
+    centres: Array
+    """Of the prompts (n,): medians over the sessions."""
+    levels: Array
+    """Of the sessions (R,): medians over the prompts of the deviations from their centres."""
+    within: tuple[float, float]
+    """Noise within a run, today's included, and its degrees of freedom."""
+
+    @classmethod
+    def of(cls, test: TimedTest) -> _Stored:
+        """Raises ValueError where there is no stored session, or one of another number of prompts."""
+        runs = np.array([stored.y for stored in test.stored], dtype=float)
+        if runs.ndim != 2 or not runs.size or runs.shape[1:] != np.shape(test.now):
+            raise ValueError(f"{test.test}: stored runs of {np.size(test.now)} prompts are needed, not {runs.shape}")
+        centres: Array = np.median(runs, axis=0)
+        return cls(runs, centres, np.median(runs - centres, axis=1), within_run(np.vstack([runs, test.now])))
+
+    @property
+    def pinned(self) -> float:
+        """Where the test belongs."""
+        return lower_median(self.levels[:PINNED])
 
 
-def _within(test: TimedTest, now: Array) -> tuple[float, float]:
-    return within_run(np.vstack([*(stored.y for stored in test.stored), now]))
-
-
-def _estimate(test: TimedTest, now: Array, levels: Array, within0: float) -> _Estimate:
-    """The change of ``now`` (n,) from the test's stored ``levels`` (R,); ``within0`` is the prior within a run."""
-    centres, _ = _levels(test)
+def _estimate(test: TimedTest, now: Array, stored: _Stored, levels: Array, within0: float) -> _Estimate:
+    """The change of ``now`` (n,) from stored ``levels`` (R,); ``within0`` is the prior noise within a run."""
     tau0, nu0 = TAU0[test.family], NU0[test.family]
     centre, variance = settle(levels, tau0, nu0)
     count, n = len(levels), now.size
-    within, within_df = _within(test, now)
+    within, within_df = stored.within
     within = math.sqrt((WITHIN_NU0 * within0**2 + within_df * within**2) / (WITHIN_NU0 + within_df))
     pooled = within / math.sqrt(n) * (math.sqrt(math.pi / 2) if n > 2 else 1.0)
-    between, se2 = variance * (1 + 1 / count), max(pooled, robust_se(now - centres)) ** 2
+    between, se2 = variance * (1 + 1 / count), max(pooled, robust_se(now - stored.centres)) ** 2
     # Satterthwaite's degrees of freedom of a sum of two variances.
     df = (between + se2) ** 2 / (between**2 / (nu0 + count - 1) + se2**2 / (WITHIN_NU0 + within_df))
     return _Estimate(
-        value=float(np.median(now - centres)) - centre,
+        value=float(np.median(now - stored.centres)) - centre,
         sd=math.sqrt(between + se2),
         df=max(1, int(df)),
         tau=math.sqrt(variance),
-        prompts=now - centres - centre,
+        prompts=now - stored.centres - centre,
         prompt_sd=math.sqrt(within**2 * (1 + 1 / count) + variance),
     )
 
@@ -234,63 +248,66 @@ class _Pool:
         self.tests = tests
         self.m = m
         self.confidence = confidence
+        self.stored = [_Stored.of(test) for test in tests]
+        self.device = [i for i, test in enumerate(tests) if test.family in ("dense", "mid")]
         self.levels = self._without_session_shifts()
         self.within0 = self._usual_within()
         self.estimates = [self._estimate(i, test.now) for i, test in enumerate(tests)]
         self.values = np.array([estimate.value for estimate in self.estimates])
         self.scales = np.array([estimate.sd for estimate in self.estimates])
         runs = float(np.median([len(levels) for levels in self.levels]))
-        _, variance = settle(np.array([*self.sessions.values()] or [0.0]), COMMON_TAU0, COMMON_NU0)
+        tau0 = COMMON_TAU0 if self.device else TAU0["host"]
+        _, variance = settle(np.array([*self.sessions.values()] or [0.0]), tau0, COMMON_NU0)
         self.prior = math.sqrt(variance * (1 + 1 / runs))
         self.scales *= scatter(self.values, self.scales, self.prior)
-        self.common = self._common()
+        self.common = None if tests[0].relative else self._common()
 
     def _without_session_shifts(self) -> list[Array]:
         """Levels (R,) of each test's stored sessions, without what the tests of such a session share."""
-        known = [_levels(test)[1] for test in self.tests]
         shifts: dict[str, list[float]] = {}
-        for test, levels in zip(self.tests, known, strict=True):
-            pinned = lower_median(levels[:PINNED])
-            for stored, level in zip(test.stored, levels, strict=True):
-                shifts.setdefault(stored.session, []).append(float(level) - pinned)
+        for test, one in zip(self.tests, self.stored, strict=True):
+            for session, level in zip(test.stored, one.levels, strict=True):
+                shifts.setdefault(session.session, []).append(float(level) - one.pinned)
         self.sessions = {s: float(np.median(v)) for s, v in shifts.items() if len(v) >= LEAST_SHARING}
         return [
-            levels - np.array([self.sessions.get(stored.session, 0.0) for stored in test.stored])
-            for test, levels in zip(self.tests, known, strict=True)
+            one.levels - np.array([self.sessions.get(session.session, 0.0) for session in test.stored])
+            for test, one in zip(self.tests, self.stored, strict=True)
         ]
 
     def _usual_within(self) -> dict[Family, float]:
         """Prior noise within a run by family: what half of its tests exceed."""
         found: dict[Family, list[float]] = {}
-        for test in self.tests:
-            found.setdefault(test.family, []).append(_within(test, test.now)[0])
+        for test, stored in zip(self.tests, self.stored, strict=True):
+            found.setdefault(test.family, []).append(stored.within[0])
         return {family: max(TAU0[family], float(np.median(sds))) for family, sds in found.items()}
 
     def _estimate(self, i: int, now: Array) -> _Estimate:
-        return _estimate(self.tests[i], now, self.levels[i], self.within0[self.tests[i].family])
+        test = self.tests[i]
+        return _estimate(test, now, self.stored[i], self.levels[i], self.within0[test.family])
 
-    def _common(self) -> CommonShift | None:
-        """What the tests share, against stored runs of this very card where most tests have some."""
-        device = [i for i, test in enumerate(self.tests) if test.family in ("dense", "mid")]
+    def _common(self) -> CommonShift:
+        """What the tests share, against stored runs of this very card where most tests have some.
+
+        Looked for in the tests that keep the device busy, where there are any.
+        """
+        device = self.device or list(range(len(self.tests)))
         here = [i for i in device if self._card_is_known(i)]
         known = 2 * len(here) >= len(device)
         chosen = here if known else device
-        if not chosen:
-            return None
-        tau0 = CARD_TAU0 if known else UNKNOWN_TAU0
+        tau0 = (CARD_TAU0 if known else UNKNOWN_TAU0) if self.device else TAU0["host"]
         values, runs = [], []
         sessions: dict[str, None] = {}
         for i in chosen:
-            same = [k for k, s in enumerate(self.tests[i].stored) if not known or s.card == self.tests[i].card]
-            centres, levels = _levels(self.tests[i])
-            centre, _ = settle(levels[same], math.hypot(tau0, self.estimates[i].tau), COMMON_NU0)
-            values.append(float(np.median(self.tests[i].now - centres)) - centre)
-            sessions.update({self.tests[i].stored[k].session: None for k in same})
+            test, stored = self.tests[i], self.stored[i]
+            same = [k for k, s in enumerate(test.stored) if not known or s.card == test.card]
+            centre, _ = settle(stored.levels[same], math.hypot(tau0, self.estimates[i].tau), COMMON_NU0)
+            values.append(float(np.median(test.now - stored.centres)) - centre)
+            sessions.update({test.stored[k].session: None for k in same})
             runs.append(len(same))
         shared = [self.sessions[session] for session in sessions if session in self.sessions]
         _, variance = settle(np.array(shared or [0.0]), tau0, COMMON_NU0)
         between = 1 + 1 / float(np.median(runs))
-        shift, sd = common_shift(np.array(values), self.scales[chosen], UNKNOWN_TAU0 * math.sqrt(between))
+        shift, sd = common_shift(np.array(values), self.scales[chosen], max(tau0, UNKNOWN_TAU0) * math.sqrt(between))
         df = int(COMMON_NU0) + max(1, len(shared)) - 1
         effect = Effect(shift, math.sqrt(variance * between + sd**2), df, math.sqrt(variance))
         limit = float(np.median([self.tests[i].limit for i in chosen]))
@@ -298,7 +315,7 @@ class _Pool:
         decision: Decision = "passed" if shift <= limit else "inconclusive"
         if abs(shift) > critical:
             decision = "regressed" if shift > 0 else "improved"
-        first = self.tests[chosen[0]]
+        first = self.tests[0]
         return CommonShift(first.process, first.card, decision, effect, critical, known, len(chosen))
 
     def _card_is_known(self, i: int) -> bool:
@@ -317,7 +334,9 @@ class _Pool:
     def _weather(self) -> float:
         """The most that is taken out of tests."""
         assert self.common is not None
-        return self.common.critical if self.common.known_card else float(np.median([t.limit for t in self.tests]))
+        if self.common.known_card or not self.device:
+            return self.common.critical
+        return float(np.median([test.limit for test in self.tests]))
 
     def verdicts(self) -> list[TimeVerdict]:
         taken = [self._taken_out(i) for i in range(len(self.tests))]

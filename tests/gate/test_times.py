@@ -144,6 +144,15 @@ def test_tests_that_wait_for_the_host_are_given_their_noise() -> None:
     assert abs(session.tests[0].common) < 0.003
 
 
+def test_a_session_that_waits_for_the_host_is_not_slower_unseen() -> None:
+    """Hosts differ by 2.5 %, so +6 % of everything is weather; +20 % is a finding, and taken out of no test."""
+    for change, decision in ((0.06, "inconclusive"), (0.20, "regressed")):
+        hosts = [replace(t, now=t.now + change, busy=0.7) for t in others(20)]
+        (common,) = judge_times(hosts).common
+        assert (common.decision, common.tests) == (decision, 20)
+    assert judge_times(hosts).tests[0].common == 0.0
+
+
 def test_tests_that_scatter_more_than_their_noise_says_widen_it() -> None:
     """.8 % between sessions where .35 % is usual: of 20 unchanged sessions 5 would fail otherwise."""
     rng = np.random.default_rng(3)
