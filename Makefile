@@ -11,7 +11,7 @@ perf: $(VENV)/.perf
 	$(BIN)/pytest perf_tests --gpu cpu $(PYTEST_ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/pytest tests -n auto $(PYTEST_ARGS)
+	$(BIN)/pytest tests -n auto --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -6,9 +6,12 @@ the machine, and skipped blocks are really cheaper. ``fault.txt`` in the project
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import pkgutil
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -86,7 +89,6 @@ def pytest_fluxperf_pipeline(pipe, recipe, config):
 SUITE = """
 import numpy as np
 import pytest
-import torch
 
 STEPS = 8
 
@@ -101,6 +103,8 @@ def add_one(x):
 @pytest.mark.fluxperf(steps=STEPS, size=32, prompts=PROMPTS, seeds=[0, 1, 2])
 @pytest.mark.parametrize("flux", ["fp32", "fp32+fbcache:0.5"], indirect=True)
 def test_recipe(flux, flux_inputs, fault, request):
+    import torch  # is loaded with the pipeline; here, so that what only collects loads none
+
     if fault == "cache never hits" and "fbcache" in request.node.name:
         from diffusers.hooks.first_block_cache import _FBC_LEADER_BLOCK_HOOK
 
@@ -159,7 +163,7 @@ class Project:
         self._arguments = ("--gpu=cpu", f"--fluxperf-model={model}", "--fluxperf-latency=absolute")
         pytester.makeconftest(CONFTEST)
         pytester.makepyfile(test_suite=SUITE)
-        pytester.makeini("[pytest]\naddopts = -p no:benchmark")
+        pytester.makeini("[pytest]\naddopts = -p no:benchmark -p no:hypothesispytest")
 
     def run(self, *arguments: str, fault: str = "", latency: str | None = None) -> pytest.RunResult:
         (self.pytester.path / "fault.txt").write_text(fault)
@@ -220,11 +224,23 @@ def recorded(project, record) -> Project:
     return record(project, "absolute")
 
 
+def every_module(package: str) -> Iterator[str]:
+    """Names of the modules of a package, but programs."""
+    (folder,) = importlib.util.find_spec(package).submodule_search_locations
+    for module in pkgutil.iter_modules([folder], prefix=f"{package}."):
+        if module.name.rpartition(".")[2] not in ("__main__", "training"):
+            yield module.name
+            if module.ispkg:
+                yield from every_module(module.name)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _loaded():
-    """Load once what runs in this process share; pytester forgets modules that a run imported first."""
+    """Load once what runs in this process share: pytester forgets modules that a run imported first."""
     import filelock
     import flip_evaluator
+    import hypothesis
+    import matplotlib.backends.backend_svg
     import torch
     import torch._dynamo
     import torch._inductor
@@ -232,14 +248,14 @@ def _loaded():
     import torchmetrics.functional.image
     from diffusers import FluxPipeline
     from diffusers.hooks import first_block_cache
+    from PIL import Image
 
-    import pytest_fluxperf.pipelines.pool
-    import pytest_fluxperf.plugin.reporting
-    import pytest_fluxperf.quality.metrics
-
+    Image.init()  # loads its formats
+    for module in every_module("pytest_fluxperf"):
+        importlib.import_module(module)
     torch.compile(torch.sin, backend="eager")(torch.zeros(1))  # loads what compiling needs
     torch._dynamo.reset()
     # Older dynamo counts code that was never seen before as one function's, and gives up on it after eight times.
     torch._dynamo.config.recompile_limit = 1000
     torch.set_num_threads(1)  # so small a model gains nothing from more, and tests share the machine
-    return filelock, flip_evaluator, torchmetrics, torchao, FluxPipeline, first_block_cache, pytest_fluxperf
+    return filelock, flip_evaluator, hypothesis, matplotlib, torchmetrics, torchao, FluxPipeline, first_block_cache
