@@ -359,7 +359,7 @@ def test_on_a_cpu_a_recipe_without_a_reference_is_not_undecided_for_ever(project
 LOCKED = """
 import filelock
 from pytest_fluxperf.quality.custom_metrics import PictureMetric
-from pytest_fluxperf.plugin.stash import session_of
+from pytest_fluxperf.plugin.collect import session_of
 
 
 def pytest_fluxperf_metrics(config):
