@@ -104,7 +104,7 @@ def recipes_page() -> str:
 
 def commands_page() -> str:
     """``fluxperf`` and its commands, as argparse tells them."""
-    parser = cli._parser()
+    parser = cli.make_parser()
     (commands,) = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
     helps = {choice.dest: choice.help for choice in commands._choices_actions}
     parts = [

@@ -1,4 +1,4 @@
-"""One comment on a pull request that is rewritten by every run instead of piling up.
+"""``fluxperf comment``: one comment on a pull request that is rewritten by every run instead of piling up.
 
 It speaks GitHub's REST API (*Issue comments*) with the variables that GitHub Actions sets. The comment is found by an
 invisible first line that names it, among the comments of bots only: nobody can plant one for a run to edit.
@@ -6,6 +6,7 @@ invisible first line that names it, among the comments of bots only: nobody can 
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pytest_fluxperf.cli.arguments import Commands
 from pytest_fluxperf.errors import FluxPerfError
 
 LIMIT = 65_536
@@ -23,6 +25,21 @@ LIMIT = 65_536
 
 _TIMEOUT_S = 30
 _PAGES = 50
+
+
+def add_parser(commands: Commands) -> None:
+    """What the command takes."""
+    parser = commands.add_parser("comment", help="write or rewrite one comment on a GitHub pull request")
+    parser.add_argument("body", type=Path, metavar="FILE.md", help="what it says; see fluxperf report --format md")
+    parser.add_argument("--name", required=True, metavar="NAME", help="which comment: one a name and request")
+    parser.add_argument("--pull-request", type=int, required=True, metavar="N")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the comment and print its address."""
+    print(post(options.body, options.name, options.pull_request, Repository.of_environment()))
+    return 0
 
 
 @dataclass(frozen=True)

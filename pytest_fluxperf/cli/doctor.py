@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import importlib.metadata
 import os
@@ -13,6 +14,7 @@ from typing import Literal, NamedTuple
 
 from pytest_fluxperf.baseline.codec import decode
 from pytest_fluxperf.baseline.published import FOLDER as PUBLISHED
+from pytest_fluxperf.cli.arguments import Commands, add_baselines
 from pytest_fluxperf.errors import FluxPerfError, origin, told
 from pytest_fluxperf.machine import hardware, software, telemetry
 from pytest_fluxperf.machine.hardware import Gpu, hardware_differences
@@ -39,6 +41,25 @@ class Check(NamedTuple):
     status: Status
     name: str
     text: str
+
+
+def add_parser(commands: Commands) -> None:
+    """What the command takes."""
+    parser = commands.add_parser("doctor", help="check device, packages, model and folders; exits 1 if one fails")
+    parser.add_argument("--gpu", default="auto", metavar="NAME", help="as pytest's --gpu (default: auto)")
+    parser.add_argument("--model", metavar="NAME|PATH", help="as --fluxperf-model (default: the device's)")
+    add_baselines(parser)
+    parser.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print one line a check; 1 if one failed."""
+    failed = 0
+    for check in examine(options.gpu, options.model, options.baselines, options.reports):
+        print(f"{check.status:<4}  {check.name:<12}  {check.text}", flush=True)
+        failed += check.status == "fail"
+    return int(failed > 0)
 
 
 def examine(gpu: str, model: str | None, baselines: Path, reports: Path) -> Iterator[Check]:

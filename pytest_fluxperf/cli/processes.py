@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from pytest_fluxperf.cli.arguments import seconds
 from pytest_fluxperf.errors import FluxPerfError
 
 _NOT_HERE = ("--fluxperf-update", "--fluxperf-append", "--fluxperf-old-python", "--fluxperf-reports")
+
+
+def add_process_options(parser: argparse.ArgumentParser) -> None:
+    """``--reports`` and ``--timeout``, and pytest's arguments behind ``--``."""
+    parser.add_argument(
+        "--reports",
+        type=Path,
+        default=Path("reports"),
+        metavar="DIR",
+        help="parent of this run's folder of reports and logs (default: reports)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        default=1800.0,
+        metavar="SECONDS",
+        help="longest silence of a process, loading and compiling included (default: 1800)",
+    )
+    parser.set_defaults(takes_pytest=True)
 
 
 def refuse_own_options(arguments: Sequence[str], where: str) -> None:

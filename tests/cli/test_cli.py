@@ -151,7 +151,7 @@ CPU_NOTE = "on a CPU this is for fluxperf ab only: the suite itself judges the s
 def test_gate_check_says_which_tolerance_this_machine_supports(tau, processes, last, capsys, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     made = tau * rng.standard_normal((processes, 1)) + 0.001 * rng.standard_normal((processes, 8))
-    monkeypatch.setattr("pytest_fluxperf.cli.gatecheck.measure_processes", lambda *_: {"a": made})
+    monkeypatch.setattr("pytest_fluxperf.ab.selfcheck.measure_processes", lambda *_: {"a": made})
     assert main(["gate-check", "--processes", str(processes), "--reports", str(tmp_path), "--", "x.py"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-len(last) :] == last
@@ -304,14 +304,35 @@ def test_output_that_nobody_reads_ends_the_command_quietly(unbuffered):
 
 
 def test_another_broken_pipe_is_not_taken_for_that(capsys, monkeypatch):
-    from pytest_fluxperf.cli import commands
+    from pytest_fluxperf.pipelines import pool
 
     def broken(*_):
         raise BrokenPipeError("a process is gone")
 
-    monkeypatch.setattr(commands, "recipes", broken)
+    monkeypatch.setattr(pool, "survey", broken)
     with pytest.raises(BrokenPipeError, match="a process is gone"):
         main(["recipes"])
+
+
+def test_the_help_loads_nothing_heavy():
+    program = (
+        "import sys\nfrom pytest_fluxperf.cli import make_parser\nmake_parser().format_help()\n"
+        "print([name for name in ('torch', 'numpy', 'jinja2', 'matplotlib', 'PIL') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_comparison_records_the_command_that_was_run_not_the_process(monkeypatch, tmp_path):
+    from pytest_fluxperf.cli import ab
+
+    requests = []
+    monkeypatch.setattr(ab, "ab", lambda request: requests.append(request) or 0)
+    monkeypatch.setattr(sys, "argv", ["a-notebook", "--of", "someone"])
+    words = ["ab", "--old", "a", "--new", "b", "--", "perf_tests", "-k", "tiny"]
+    assert main(words) == 0
+    assert requests[0].command == ("fluxperf", *words)
+    assert requests[0].arguments == ("perf_tests", "-k", "tiny")
 
 
 def test_pytest_arguments_belong_to_comparisons_only(capsys):
