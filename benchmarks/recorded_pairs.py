@@ -1,6 +1,6 @@
 """Recorded sessions judged against others: what would have failed, and how far cards of one kind differ.
 
-    python benchmarks/recorded_pairs.py docs/measurements/h100-results*.json docs/measurements/h100-extra*.json
+    python benchmarks/recorded_pairs.py 'docs/measurements.tar.xz:h100-results*' 'docs/measurements.tar.xz:h100-extra*'
 
 Every session is judged against every other of the same packages, as if that were the baseline, in the tests that both
 measured by the same recipe. Nothing changed between them but the machine, so what fails is a false alarm of a baseline
@@ -17,7 +17,6 @@ import math
 import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -31,8 +30,8 @@ from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.session_times import timed_test
 from pytest_fluxperf.gate.times import TimedTest, TimeVerdict, judge_times
 from pytest_fluxperf.machine.software import STACK
-from pytest_fluxperf.report.document import load_document
 from pytest_fluxperf.results import Baseline, Judgement, Result, RunDocument
+from tools.recorded.archive import read_documents
 
 PLANTED = (0.03, 0.05)
 """How much slower one test is made, as a fraction."""
@@ -244,9 +243,9 @@ def _outcome(title: str, results: list[Result]) -> Iterator[str]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS.json", help="of one kind of GPU")
+    parser.add_argument("results", nargs="+", metavar="RESULTS", help="of one kind of GPU")
     try:
-        sessions = [load_document(path) for path in parser.parse_args().results]
+        sessions = read_documents(parser.parse_args().results)
     except FluxPerfError as error:
         parser.error(str(error))
     if len({document.gpu for document in sessions}) > 1:

@@ -2,7 +2,7 @@
 
     python benchmarks/repeatability.py [--processes 5] [--samples 5] [--recipes fp32,compile]
     python benchmarks/repeatability.py --model flux-dev@random --steps 8 --samples 4     # on a GPU
-    python benchmarks/repeatability.py --from RESULTS.json RESULTS.json ...              # sessions of the suite
+    python benchmarks/repeatability.py --from 'docs/measurements.tar.xz:h200-results*'      # sessions of the suite
 
 docs/gate.md takes its prior tau0 and the noise of a process from these figures. Latencies are paired by prompt, so
 that prompts that differ do not count as noise.
@@ -15,12 +15,12 @@ import json
 import math
 import statistics
 from collections import Counter
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 from common import Machine, in_process, options, report
 
-from pytest_fluxperf.report.document import load_document
+from pytest_fluxperf.results import RunDocument
 
 GPU = "bf16,bf16+cudnn+compile,bf16+cudnn+fp8+compile"
 CPU = "fp32,fp32+fora"
@@ -42,26 +42,26 @@ def run(chosen: argparse.Namespace) -> dict[str, Any]:
     return machine.facts() | {"latencies": latencies}
 
 
-def read(paths: list[Path]) -> list[dict[str, list[float]]]:
+def read(documents: Iterable[RunDocument]) -> list[dict[str, list[float]]]:
     """The same from sessions of the suite: recipe (what a whole recipe stood for) → latencies."""
     return [
         {
             result.ran: [generation.latency_s for generation in result.measurement.generations]
-            for result in load_document(path).results
+            for result in document.results
             if result.ran and not result.measurement.problems
         }
-        for path in paths
+        for document in documents
     ]
 
 
-def busy(paths: list[Path]) -> dict[str, float]:
+def busy(documents: Iterable[RunDocument]) -> dict[str, float]:
     """Recipe → share of the time in which the device was busy by NVML, the median of all generations of the sessions.
 
     NVML samples; gaps of microseconds between kernels count as busy.
     """
     shares: dict[str, list[float]] = {}
-    for path in paths:
-        for result in load_document(path).results:
+    for document in documents:
+        for result in document.results:
             for made in result.measurement.generations:
                 if result.ran and made.device_busy_s is not None:
                     shares.setdefault(result.ran, []).append(made.device_busy_s / made.latency_s)
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--recipes", default=None, metavar="LIST", help="separated by commas between recipes")
     parser.add_argument("--processes", type=int, default=5)
     parser.add_argument("--samples", type=int, default=5)
-    parser.add_argument("--from", dest="recorded", type=Path, nargs="+", metavar="RESULTS.json")
+    parser.add_argument("--from", dest="recorded", nargs="+", metavar="RESULTS")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.recipes is None and not chosen.recorded:
@@ -128,7 +128,9 @@ def main() -> None:
         return
     facts: dict[str, Any] = {}
     if chosen.recorded:
-        sessions = read(chosen.recorded)
+        from tools.recorded.archive import read_documents
+
+        sessions = read(read_documents(chosen.recorded))
     else:
         sessions = []
         arguments = ["--here", "--model", chosen.model, "--recipes", chosen.recipes, "--samples", str(chosen.samples)]

@@ -15,8 +15,7 @@ from pytest_fluxperf.baseline.codec import BaselineFile
 from pytest_fluxperf.results import Record, RunDocument
 
 SCHEMAS: dict[str, type[Record]] = {"baseline-1.json": BaselineFile, "results-3.json": RunDocument}
-"""File name and the record it describes; the number is the file's ``format``. Schemas of older formats stay beside
-them as they were published."""
+"""File name and the record it describes; the number is the file's ``format``."""
 
 
 def schema_text(name: str) -> str:

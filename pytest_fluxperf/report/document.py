@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
-
-from pytest_fluxperf.errors import FluxPerfError
-
-if TYPE_CHECKING:
-    pass
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
+from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.results import RESULTS_FORMAT, RunDocument
 
 
@@ -55,10 +49,10 @@ def write_document(document: RunDocument, path: Path) -> None:
 
 
 def load_document(path: Path) -> RunDocument:
-    """Read one ``results.json`` of this format or an older one; ``path`` may be the folder it lies in.
+    """Read one ``results.json``; ``path`` may be the folder it lies in.
 
     Raises:
-        FluxPerfError: the file is missing, corrupt, or written by a newer pytest-fluxperf.
+        FluxPerfError: the file is missing, corrupt, or of another format.
     """
     if path.is_dir():
         path = path / "results.json"
@@ -66,24 +60,31 @@ def load_document(path: Path) -> RunDocument:
         raw = path.read_bytes()
     except OSError as error:
         raise FluxPerfError(f"cannot read {path}: {error.strerror or error}") from error
+    return decode_document(raw, str(path))
+
+
+def decode_document(raw: bytes, source: str) -> RunDocument:
+    """The document that ``raw`` holds, which was read from ``source``.
+
+    Raises:
+        FluxPerfError: it is corrupt, or of another format.
+    """
     try:
         version = msgspec.json.decode(raw, type=_Header).format
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise FluxPerfError(
-            f"{path} is not a results.json of pytest-fluxperf ({error}); run the tests again to write a new one"
+            f"{source} is not a results.json of pytest-fluxperf ({error}); run the tests again to write a new one"
         ) from error
     if version > RESULTS_FORMAT:
         raise FluxPerfError(
-            f"{path} has format {version}, this pytest-fluxperf reads up to {RESULTS_FORMAT}; upgrade pytest-fluxperf"
+            f"{source} has format {version}, this pytest-fluxperf reads {RESULTS_FORMAT}; upgrade pytest-fluxperf"
         )
-    if version < 1:
-        raise FluxPerfError(f"{path} has format {version}, which no pytest-fluxperf wrote; run the tests again")
+    if version < RESULTS_FORMAT:
+        raise FluxPerfError(f"{source} has format {version}, which no release wrote; run the tests again")
     try:
-        if version < RESULTS_FORMAT:
-            return msgspec.convert(migrate(msgspec.json.decode(raw)), RunDocument)
         return msgspec.json.decode(raw, type=RunDocument)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FluxPerfError(f"{path} is damaged: {error}; run the tests again to write a new one") from error
+        raise FluxPerfError(f"{source} is damaged: {error}; run the tests again to write a new one") from error
 
 
 def merge(documents: Iterable[RunDocument]) -> tuple[RunDocument, ...]:
@@ -127,27 +128,3 @@ def new_run_name() -> str:
     import secrets
 
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-
-
-Builtins = dict[str, Any]
-
-
-def _from_1(document: Builtins) -> Builtins:
-    """Format 2 only added optional records; a reader of format 1 would have refused them as unknown."""
-    return {**document, "format": 2}
-
-
-def _from_2(document: Builtins) -> Builtins:
-    """Format 3 only added the tolerance of a test."""
-    return {**document, "format": 3}
-
-
-MIGRATIONS: dict[int, Callable[[Builtins], Builtins]] = {1: _from_1, 2: _from_2}
-"""The step away from each older format."""
-
-
-def migrate(document: Builtins) -> Builtins:
-    """``document`` in the current format."""
-    while (version := document["format"]) != RESULTS_FORMAT:
-        document = MIGRATIONS[version](document)
-    return document

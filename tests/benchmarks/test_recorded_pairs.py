@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pytest_fluxperf.report.document import load_document
 from pytest_fluxperf.results import Skipped
+from tools.recorded.archive import recorded
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,8 +24,7 @@ def recorded_pairs(monkeypatch):
 @pytest.fixture(scope="module")
 def sessions():
     """Three sessions of one recipe, as they were recorded."""
-    paths = sorted((ROOT / "docs" / "measurements").glob("h200-results*.json"))
-    return [only(load_document(path), "bf16") for path in paths]
+    return [only(document, "bf16") for document in recorded("h200-results*")]
 
 
 def only(document, recipe):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,10 +11,8 @@ import records as make
 from pytest_fluxperf.gate.compare import compare_documents
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.verdict import UNEXPLAINED, judge
-from pytest_fluxperf.report.document import load_document
 from pytest_fluxperf.results import Baseline, Environment, Judgement, Kernel, KernelTable, Measurement, Telemetry
-
-MEASUREMENTS = Path(__file__).parents[2] / "docs" / "measurements"
+from tools.recorded.archive import recorded
 
 SEEN = {
     "attention": ["native"],
@@ -213,7 +210,7 @@ def test_phases_that_took_no_time_before_are_told_without_a_share() -> None:
 
 def test_in_recorded_sessions_a_slow_host_is_named_and_a_slow_card_is_not() -> None:
     def compared(base: str, new: str) -> dict[str | None, tuple[str, tuple[str, ...]]]:
-        old, now = (load_document(MEASUREMENTS / f"h100-{name}.json") for name in (base, new))
+        old, now = recorded(f"h100-{base}.json") + recorded(f"h100-{new}.json")
         judged = compare_documents(old, now, Policy.of("absolute", max_slowdown=None), own_tolerances=True).results
         return {r.recipe: (r.judgement.verdict, r.judgement.attribution) for r in judged}
 

@@ -1,4 +1,4 @@
-"""Tables and the cost model of recorded sessions: ``python -m tools.recorded table|cost RESULTS.json ...``."""
+"""Tables and the cost model of recorded sessions, and their archive: ``python -m tools.recorded table|cost|keep``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import msgspec
 
 from pytest_fluxperf.baseline import published
 from pytest_fluxperf.errors import FluxPerfError
-from pytest_fluxperf.report import load_document, write_text
+from pytest_fluxperf.report import write_text
 from tools.recorded import cost as costs
+from tools.recorded.archive import ARCHIVE, keep, read_documents
 from tools.recorded.costtable import cost_tables
 from tools.recorded.sections import write_section
 from tools.recorded.table import recipe_tables
+
+SOURCES = "a results.json, the folder of a run, or ARCHIVE.tar.xz:PATTERN"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "table", help="recipes of recorded sessions as a Markdown table, published figures beside"
     )
-    command.add_argument("results", type=Path, nargs="+", metavar="RESULTS.json", help="or the folder of a run")
+    command.add_argument("results", nargs="+", metavar="RESULTS", help=SOURCES)
     command.add_argument("--into", type=Path, metavar="FILE.md", help="put it between FILE's marks, not on the screen")
     command.add_argument("--baselines", type=Path, default=Path("baselines"), metavar="DIR", help="has published/")
     command.set_defaults(run=lambda o: table(o.results, o.into, o.baselines))
@@ -45,16 +48,33 @@ def _parser() -> argparse.ArgumentParser:
         help="what computed and cached steps cost, and the speed-up at any hit rate, as Markdown tables; exits 1 if a "
         "schedule is predicted more than 2 %% wrong",
     )
-    command.add_argument("results", type=Path, nargs="+", metavar="RESULTS.json", help="sessions of one machine")
+    command.add_argument("results", nargs="+", metavar="RESULTS", help=f"sessions of one machine: {SOURCES}")
     command.add_argument("--into", type=Path, metavar="FILE.md", help="put it between FILE's marks, not on the screen")
     command.add_argument("--json", type=Path, metavar="FILE", help="write the model too")
     command.set_defaults(run=lambda o: cost(o.results, o.into, o.json))
+
+    command = commands.add_parser("keep", help="put a results.json, or what a program measured, into the archive")
+    command.add_argument("file", type=Path, metavar="FILE.json")
+    command.add_argument("--as", dest="name", required=True, metavar="NAME.json", help="h200-results-4.json")
+    command.add_argument("--archive", type=Path, default=ARCHIVE, metavar="ARCHIVE.tar.xz")
+    command.set_defaults(run=lambda o: put(o.file, o.name, o.archive))
     return parser
 
 
-def table(results: Sequence[Path], into: Path | None, baselines: Path) -> int:
+def put(file: Path, name: str, archive: Path) -> int:
+    """Put one file into the archive under a name."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise FluxPerfError(f"cannot read {file}: {error.strerror or error}") from error
+    keep({name: content}, archive)
+    print(f"{archive}:{name}")
+    return 0
+
+
+def table(results: Sequence[str], into: Path | None, baselines: Path) -> int:
     """Print the table of recipes, or put it into a file."""
-    _show(recipe_tables([load_document(path) for path in results], published.load(baselines)), "table", into)
+    _show(recipe_tables(read_documents(results), published.load(baselines)), "table", into)
     return 0
 
 
@@ -67,9 +87,9 @@ def _show(text: str, section: str, into: Path | None) -> None:
         print(into)
 
 
-def cost(results: Sequence[Path], into: Path | None, output: Path | None) -> int:
+def cost(results: Sequence[str], into: Path | None, output: Path | None) -> int:
     """Print the cost model of the recipes of one machine and workload; 1 if a prediction is off by more than 2 %."""
-    documents = [load_document(path) for path in results]
+    documents = read_documents(results)
     workloads = {(d.hardware.name, r.workload.digest) for d in documents for r in d.results}
     if len(workloads) != 1:
         raise FluxPerfError(f"a cost model is of one machine and workload; these results are of {len(workloads)}")
