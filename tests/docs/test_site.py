@@ -7,6 +7,7 @@ import re
 import runpy
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 from pages import ROOT
@@ -26,9 +27,26 @@ def test_the_site_builds_strictly(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     pages = {path.parent.name for path in (tmp_path / "site").rglob("index.html")}
-    assert {"gate", "github", "extending", "troubleshooting", "options"} <= pages
+    assert {"gate", "github", "extending", "troubleshooting", "options", "contributing", "changelog"} <= pages
     html = (tmp_path / "site" / "index.html").read_text()
     assert not re.search(r'(?:src|href)="https?://(?!squidfunk|www\.mkdocs)[^"]+\.(?:js|css|woff2?)"', html)
+
+
+def test_links_of_the_repositorys_first_pages_lead_somewhere():
+    for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"):
+        for link in re.findall(r"\]\((?!https?://)([^)#]+)", (ROOT / name).read_text()):
+            assert (ROOT / link).exists(), f"{name}: {link}"
+
+
+def test_the_map_shows_the_floors_that_the_linter_holds():
+    layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    (drawn,) = re.findall(r"```text\n(plugin .*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    floors = [{room.strip() for room in floor.split("|")} for floor in drawn.split("→")]
+    assert floors == [set(layer.split(" | ")) for layer in layers]
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for path in (ROOT / "pytest_fluxperf").iterdir():
+        if path.name not in ("__init__.py", "__pycache__", "py.typed"):
+            assert f"`{path.name}`" in text or f"`pytest_fluxperf/{path.name}/`" in text
 
 
 def test_generated_pages_are_current():
