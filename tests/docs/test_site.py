@@ -38,6 +38,13 @@ def test_links_of_the_repositorys_first_pages_lead_somewhere():
             assert (ROOT / link).exists(), f"{name}: {link}"
 
 
+def test_programs_that_contributors_are_sent_to_exist():
+    named = re.findall(r"(?:benchmarks|tools|docs|requirements)/[\w./]+\.\w+", (ROOT / "CONTRIBUTING.md").read_text())
+    assert len(named) > 8
+    for path in named:
+        assert (ROOT / path).exists(), path
+
+
 def test_the_map_shows_the_floors_that_the_linter_holds():
     layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
     (drawn,) = re.findall(r"```text\n(plugin .*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)

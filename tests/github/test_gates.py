@@ -78,10 +78,13 @@ def test_a_gate_that_ran_is_green_and_one_that_failed_is_red(run, tmp_path, name
     ending = run(name, event)
     assert (ending.check, ending.green, ending.results["gate"]) == (name, True, "success")
     assert "gated" in ending.output
+    ours = event["event"]["pull_request"]["head"]["repo"]["full_name"] == OURS
+    assert ending.results["comment"] == ("success" if ours else "skipped"), "a fork's token cannot write"
     for number, result in enumerate(("failure", "cancelled")):
         (tmp_path / "jobs").rename(tmp_path / f"jobs-{number}")
         ending = run(name, event, gate=result)
         assert (ending.check, ending.green) == (name, False)
+        assert ending.results["comment"] == ("success" if ours else "skipped")
         assert f"ended with: {result}" in ending.output
 
 
