@@ -1,46 +1,38 @@
-"""Starting and stopping torch's profiler without what its library announces on standard error every time."""
+"""torch's profiler, without what its library announces on standard error at every start and stop.
+
+The announcements are of libkineto's highest level, so the level that hides them hides its errors too. What such an
+error leaves behind, a GPU's profile without a kernel, is warned of instead.
+"""
 
 from __future__ import annotations
 
 import os
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
 from typing import Any
 
-_ANNOUNCEMENT = b"USDT:"
-"""How libkineto's lines begin that tell of a start or a stop; its log level hides them together with errors only."""
+LOG_LEVEL = "KINETO_LOG_LEVEL"
+"""Environment variable that libkineto reads before its first profile; a level that the user chose is kept."""
+
+SILENT = "6"
+"""Above libkineto's levels: 4 is an error, 5 (USDT) an announcement."""
 
 
-def start(profiler: Any) -> None:
-    """Start a ``torch.profiler.profile``."""
-    with _unannounced():
-        profiler.start()
+def profiler(device: str, **options: Any) -> Any:
+    """A ``torch.profiler.profile``, not started, of the host's operators and, on ``cuda``, of its kernels.
+
+    ``options`` are the class's own.
+    """
+    from torch.profiler import ProfilerActivity, profile
+
+    os.environ.setdefault(LOG_LEVEL, SILENT)
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.startswith("cuda") else [])]
+    return profile(activities=activities, **options)
 
 
-def stop(profiler: Any) -> None:
-    """Stop it."""
-    with _unannounced():
-        profiler.stop()
-
-
-@contextmanager
-def _unannounced() -> Iterator[None]:
-    """Hold back what is written to file descriptor 2, and pass on all but the announcements."""
-    try:
-        sys.stderr.flush()
-        stderr = os.dup(2)
-    except (AttributeError, OSError, ValueError):  # a process without standard error
-        yield
-        return
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            held.seek(0)
-            if kept := b"".join(line for line in held if not line.startswith(_ANNOUNCEMENT)):
-                os.write(2, kept)
+def warn_without_kernels(device: str) -> None:
+    """Warn that a generation on ``device`` was profiled and no kernel was seen."""
+    warnings.warn(
+        f"torch's profiler saw no kernel on {device}, so nothing is known of kernels here; {LOG_LEVEL}=4 shows why",
+        RuntimeWarning,
+        stacklevel=2,
+    )

@@ -90,7 +90,6 @@ def first_step(transformer: Any, observation: Observation) -> Iterator[None]:
     """Watch the first call of ``transformer`` (which every step cache computes) inside; does nothing where a profiler
     runs already."""
     import torch
-    from torch.profiler import ProfilerActivity, profile
 
     if not hasattr(transformer, "register_forward_hook") or torch._C._autograd._profiler_enabled():
         yield
@@ -105,13 +104,13 @@ def first_step(transformer: Any, observation: Observation) -> Iterator[None]:
             handle.remove()
         handles.clear()
         if stopped is not None:
-            kineto.stop(stopped)
+            stopped.stop()
         return stopped
 
     def before(*_: Any) -> None:
         nonlocal watching
-        watching = profile(activities=[ProfilerActivity.CPU], record_shapes=True)  # dtypes come with the shapes
-        kineto.start(watching)
+        watching = kineto.profiler("cpu", record_shapes=True)  # dtypes come with the shapes
+        watching.start()
 
     def after(*_: Any) -> None:
         if (stopped := stop()) is not None:

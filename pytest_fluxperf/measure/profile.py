@@ -126,11 +126,8 @@ class _Pieces:
         self._pieces = 0
 
     def start(self) -> None:
-        from torch.profiler import ProfilerActivity, profile
-
-        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._cuda else [])]
-        self._running = profile(activities=activities)
-        kineto.start(self._running)
+        self._running = kineto.profiler(self._device)
+        self._running.start()
 
     def cut(self) -> None:
         """End a piece and begin the next."""
@@ -142,12 +139,14 @@ class _Pieces:
         self._finish()
         if self._stem is not None and self._pieces > 1:
             self._export("last")
+        if self._cuda and not self._totals.calls:
+            kineto.warn_without_kernels(self._device)
 
     def abandon(self) -> None:
         """Stop a profiler that still runs."""
         if self._running is not None:
             running, self._running = self._running, None
-            kineto.stop(running)
+            running.stop()
 
     def table(self, latency_s: float | None) -> KernelTable:
         return KernelTable(
@@ -164,7 +163,7 @@ class _Pieces:
 
             torch.cuda.synchronize(self._device)  # kernels that run on when the profiler stops are lost
         running, self._running = self._running, None
-        kineto.stop(running)
+        running.stop()
         self._pieces += 1
         self._totals.add(running.profiler.kineto_results.events())
         if self._last is not None:

@@ -64,29 +64,31 @@ def count(call: Callable[[], Any], pipe: Any, device: str, decisions: Callable[[
 
     ``decisions`` tells afterwards which steps were computed (``1``) and which a cache answered (``0``). The recipe must
     have run in this process before, or its first time is counted. None where another profiler runs or another function
-    was given to ``sys.setprofile``, since there is one place for either. Whatever ``call`` raises is raised; then
-    nothing stays behind.
+    was given to ``sys.setprofile``, since there is one place for either; None and a warning where the profiler
+    sees no kernel of a GPU. Whatever ``call`` raises is raised; then nothing stays behind.
     """
     import torch
-    from torch.profiler import ProfilerActivity, profile
 
     if sys.getprofile() is not None or torch._C._autograd._profiler_enabled():
         return None
     cuda = device.startswith("cuda")
-    profiler = profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])])
+    profiler = kineto.profiler(device)
     tally = _Tally()
     with _no_collection():
-        kineto.start(profiler)
+        profiler.start()
         try:
             with PhaseHooks(pipe, tally.enter, tally.leave), tally.counting():
                 call()
             if cuda:
                 torch.cuda.synchronize(device)  # kernels that run on when the profiler stops are lost
         finally:
-            kineto.stop(profiler)
+            profiler.stop()
         results: Any = profiler.profiler
         seen = _read(results.kineto_results.events())
         results.kineto_results = None  # some 100,000 events, and part of a reference cycle
+    if cuda and not seen.kernels:
+        kineto.warn_without_kernels(device)
+        return None
     return ledger(tally.sections(decisions()), seen, "cuda" if cuda else "cpu")
 
 
