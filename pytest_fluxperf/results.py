@@ -406,6 +406,9 @@ class Environment(Record, frozen=True, kw_only=True):
     cuda: str | None = None
     cudnn: str | None = None
     driver: str | None = None
+    runtimes: dict[str, str] = {}
+    """Libraries that no list of packages shows (cuBLAS, NCCL, kernels from the hub) and their versions; one that is
+    not named is not known."""
     flags: dict[str, str] = {}
     """Environment variables and torch settings that change speed (TF32, thread counts, ...)."""
 

@@ -1,8 +1,4 @@
-"""What is installed, and which hardware this is.
-
-Software is the variable under test: captured, compared, never part of a baseline's key. Hardware is the key.
-NVML is asked through ``pynvml``, imported on use; torch is looked at only where it is imported already.
-"""
+"""Which hardware this is, and whether a baseline that was recorded on other hardware says anything about it."""
 
 from __future__ import annotations
 
@@ -18,15 +14,7 @@ from pytest_fluxperf.machine import nvml
 from pytest_fluxperf.results import Hardware
 
 CPUINFO = Path("/proc/cpuinfo")
-
-
 _MEMORY_SLACK = 0.02  # Drivers differ in how much of a card's memory they keep for themselves.
-
-
-# Software ------------------------------------------------------------------------------------------------
-
-
-# Hardware ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

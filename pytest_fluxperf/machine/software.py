@@ -1,4 +1,4 @@
-"""The installed software: captured, compared, and told."""
+"""The installed software: captured and compared."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pytest_fluxperf import __version__
-from pytest_fluxperf.machine import nvml
+from pytest_fluxperf.machine import nvml, runtimes
 from pytest_fluxperf.results import Environment
 
 STACK = (
@@ -45,7 +45,7 @@ _VARIABLES = (
 
 
 def capture() -> Environment:
-    """The software of this process: every distribution, CUDA, cuDNN, driver, and flags that change speed.
+    """The software of this process: every distribution, CUDA and the libraries below, and flags that change speed.
 
     torch contributes only where it is imported already; call it after the first pipeline was built.
     """
@@ -62,6 +62,7 @@ def capture() -> Environment:
         cuda=cuda,
         cudnn=cudnn,
         driver=_driver(),
+        runtimes=runtimes.loaded(),
         flags={**_variables(), **(_torch_flags(torch) if torch is not None else {})},
     )
 
@@ -81,26 +82,14 @@ def installed() -> dict[str, str]:
 
 
 def diff(old: Environment, new: Environment) -> list[tuple[str, str, str]]:
-    """What differs, as ``(name, old, new)``: the FLUX stack, then system and flags, then everything else."""
-    names = set(old.packages) | set(new.packages)
-    stack = [name for name in STACK if name in names]
-    rest = sorted(names - set(STACK))
-    found = [_entry(name, old.packages, new.packages) for name in stack]
-    for name in ("python", "cuda", "cudnn", "driver", "platform"):
-        found.append((name, getattr(old, name) or ABSENT, getattr(new, name) or ABSENT))
-    found += [_entry(name, old.flags, new.flags) for name in sorted(set(old.flags) | set(new.flags))]
-    found += [_entry(name, old.packages, new.packages) for name in rest]
-    return [(name, before, after) for name, before, after in found if before != after]
+    """What differs, as ``(name, old, new)``, suspects first; :func:`differences` of two."""
+    return [(d.name, d.baseline or ABSENT, d.now or ABSENT) for d in differences([old], [new])]
 
 
 def stack_differences(old: Environment, new: Environment) -> list[tuple[str, str, str]]:
     """:func:`diff` without the distributions that no generation runs through."""
     others = (set(old.packages) | set(new.packages)) - set(STACK)
     return [entry for entry in diff(old, new) if entry[0] not in others]
-
-
-def _entry(name: str, old: dict[str, str], new: dict[str, str]) -> tuple[str, str, str]:
-    return name, old.get(name, ABSENT), new.get(name, ABSENT)
 
 
 def _variables() -> dict[str, str]:
@@ -134,7 +123,11 @@ def _driver() -> str | None:
         return None if library is None else nvml.text(library.nvmlSystemGetDriverVersion())
 
 
-RIDERS = {"triton": "torch", "cuda": "torch", "cudnn": "torch"}
+SYSTEM = ("cuda", "cudnn", "cublas", "nccl", "driver")
+"""What lies below the packages, the likeliest suspect first."""
+
+
+RIDERS = dict.fromkeys(("triton", "cuda", "cudnn", "cublas", "nccl"), "torch")
 """What a package's own release pins exactly: where that package moved too, this is no suspect of its own."""
 
 
@@ -155,23 +148,35 @@ class Difference:
 
 
 def differences(before: Sequence[Environment], now: Sequence[Environment]) -> tuple[Difference, ...]:
-    """What is not the same, suspects first (in the order in which a reader suspects them); empty without baselines."""
+    """What is not the same, suspects first (in the order in which a reader suspects them); empty without baselines.
+
+    A runtime library that one side does not name is not known there, which is no difference.
+    """
     if not before:
         return ()
     old, new = [flatten(e) for e in before], [flatten(e) for e in now]
-    order = {name: i for i, name in enumerate((*STACK, "cuda", "cudnn", "driver"))}
-    order |= {flag: len(order) for environment in now for flag in environment.flags}
+    runtime_names = {name for environment in (*before, *now) for name in environment.runtimes}
     moved: dict[str, tuple[str | None, str | None]] = {}
     for name in set().union(*old, *new):
         was = list(dict.fromkeys(e.get(name) for e in old))
-        is_now = list(dict.fromkeys(e.get(name) for e in new))
-        if set(was) != set(is_now):
-            moved[name] = (_listed(was), _listed(is_now))
+        current = list(dict.fromkeys(e.get(name) for e in new))
+        if name in runtime_names:
+            was, current = _without_none(was), _without_none(current)
+        if set(was) != set(current) and was and current:
+            moved[name] = (_listed(was), _listed(current))
+    order = _order(runtime_names, {flag for environment in (*before, *now) for flag in environment.flags})
     found = [
         Difference(name, *versions, name in order, RIDERS[name] if RIDERS.get(name) in moved else None)
         for name, versions in moved.items()
     ]
     return tuple(sorted(found, key=lambda d: (order.get(d.name, len(order) + 1), d.name)))
+
+
+def _order(runtime_names: Set[str], flags: Set[str]) -> dict[str, int]:
+    """Rank of every name on which an image's speed is known to rest."""
+    order = {name: rank for rank, name in enumerate((*STACK, *SYSTEM))}
+    order |= {name: len(order) for name in runtime_names - order.keys()}
+    return order | {name: len(order) + 1 for name in flags}
 
 
 def flatten(environment: Environment) -> dict[str, str]:
@@ -180,7 +185,11 @@ def flatten(environment: Environment) -> dict[str, str]:
     for name in ("cuda", "cudnn", "driver"):
         if value := getattr(environment, name):
             flat[name] = value
-    return flat | environment.packages | environment.flags
+    return flat | environment.packages | environment.runtimes | environment.flags
+
+
+def _without_none(values: Sequence[str | None]) -> list[str | None]:
+    return [value for value in values if value is not None]
 
 
 def _listed(values: Sequence[str | None]) -> str | None:

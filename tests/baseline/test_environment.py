@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,10 @@ import records as make
 
 import pytest_fluxperf
 from pytest_fluxperf.errors import FluxPerfError
-from pytest_fluxperf.machine import hardware
+from pytest_fluxperf.machine import hardware, runtimes
 from pytest_fluxperf.machine.hardware import check_gpu, detect_hardware, gpu_folder, hardware_differences
-from pytest_fluxperf.machine.software import capture, diff, installed, stack_differences
+from pytest_fluxperf.machine.software import capture, diff, differences, installed, stack_differences
+from pytest_fluxperf.results import Environment
 
 
 @dataclass
@@ -323,3 +325,83 @@ def test_diff_puts_the_stack_first() -> None:
     ]
     assert [name for name, _, _ in stack_differences(old, new)][-1] == "OMP_NUM_THREADS"
     assert diff(old, old) == []
+
+
+# Runtime libraries --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What this process has mapped, by path."""
+    file = tmp_path / "maps"
+    monkeypatch.setattr(runtimes, "_MAPS", file)
+
+    def write(*paths: str) -> None:
+        lines = [f"7f00-7f01 r-xp 00000000 fe:00 12 {path}" for path in paths]
+        file.write_text("\n".join([*lines, "7ffd-7ffe rw-p 00000000 00:00 0 [stack]", "7fff-8000 rw-p 0 00:00 0"]))
+
+    write()
+    return write
+
+
+def test_the_library_that_is_mapped_says_its_version(maps: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def ask(which: int, number: Any) -> int:
+        number._obj.value = (13, 0, 2)[which]
+        return 0
+
+    monkeypatch.setattr("ctypes.CDLL", lambda path: opened.append(path) or SimpleNamespace(cublasGetProperty=ask))
+    maps("/opt/x/libcublasLt.so.13", "/opt/my libs/libcublas.so.13")
+    assert runtimes.loaded()["cublas"] == "13.0.2"
+    assert opened == ["/opt/my libs/libcublas.so.13"]
+    maps("/opt/x/libcublasLt.so.13")
+    assert "cublas" not in runtimes.loaded()
+
+
+def test_a_library_that_does_not_tell_is_left_out(maps: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    maps("/opt/x/libcublas.so.13")
+    monkeypatch.setattr("ctypes.CDLL", lambda path: SimpleNamespace())
+    assert "cublas" not in runtimes.loaded()
+    monkeypatch.setattr("ctypes.CDLL", lambda path: SimpleNamespace(cublasGetProperty=lambda *_: 1))
+    assert "cublas" not in runtimes.loaded()
+
+
+def test_nccl_and_kernels_of_the_hub(maps: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    nccl = SimpleNamespace(version=lambda: (2, 28, 9))
+    torch = SimpleNamespace(version=SimpleNamespace(cuda="13.0"), cuda=SimpleNamespace(nccl=nccl))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    place = f"/cache/hub/models--kernels-community--flash-attn3/snapshots/{revision}/build/torch-cu130/fa3/__init__.py"
+    monkeypatch.setitem(sys.modules, "fa3_1f2e", SimpleNamespace(__file__=place))
+    assert runtimes.loaded() == {"nccl": "2.28.9", "hub:kernels-community/flash-attn3": revision}
+    torch.version.cuda = None
+    assert "nccl" not in runtimes.loaded()
+
+
+def test_a_runtime_that_one_side_does_not_name_is_unknown_there() -> None:
+    old = make.ENVIRONMENT
+    new = msgspec.structs.replace(old, runtimes={"cublas": "13.0.2", "hub:a/b": "0123456789"})
+    moved = msgspec.structs.replace(new, runtimes={"cublas": "13.1.0", "hub:a/b": "0123456780", "nccl": "2.28.9"})
+    assert diff(old, new) == diff(new, old) == []
+    assert diff(new, moved) == [("cublas", "13.0.2", "13.1.0"), ("hub:a/b", "0123456789", "0123456780")]
+    assert all(difference.suspect for difference in differences([new], [moved]))
+    assert stack_differences(new, moved) == diff(new, moved)
+
+
+def test_an_environment_without_runtimes_keeps_its_name() -> None:
+    """The name is a digest, by which stored baselines point at it."""
+    fields = {"python": "3.11.9", "platform": "Linux x86_64", "packages": {"torch": "2.11.0"}}
+    assert (
+        msgspec.convert(fields, Environment).digest
+        == hashlib.sha256(b'{"packages":{"torch":"2.11.0"},"platform":"Linux x86_64","python":"3.11.9"}').hexdigest()[
+            :12
+        ]
+    )
+
+
+def test_what_torch_brings_along_is_no_suspect_of_its_own() -> None:
+    old = msgspec.structs.replace(make.ENVIRONMENT, runtimes={"cublas": "13.0.2"})
+    packages = {**old.packages, "torch": "2.12.0"}
+    new = msgspec.structs.replace(old, runtimes={"cublas": "13.1.0"}, packages=packages)
+    assert [(d.name, d.rides_on) for d in differences([old], [new])] == [("torch", None), ("cublas", "torch")]
