@@ -33,8 +33,8 @@ class _Format(msgspec.Struct):
 class BaselineFile(Baseline, frozen=True, kw_only=True):
     """A baseline as its file holds it."""
 
-    sha256: str | None = None
-    """Of everything else (see :func:`_digest`), so that an edit is seen; absent in files of earlier versions."""
+    sha256: str
+    """Of everything else (see :func:`_digest`), so that an edit is seen."""
 
 
 def encode(baseline: Baseline) -> bytes:
@@ -63,7 +63,7 @@ def decode(text: bytes, source: str) -> Baseline:
     baseline = Baseline(**{name: getattr(file, name) for name in Baseline.__struct_fields__})
     check(baseline, source)
     digest = _digest(msgspec.to_builtins(baseline))
-    if file.sha256 not in (None, digest):
+    if file.sha256 != digest:
         raise FluxPerfError(f"{source}: $.sha256: the content's digest is {digest[:12]}…: it was edited; {_REMEDY}")
     return baseline
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
+from pytest_fluxperf.baseline.codec import decode, encode
 from pytest_fluxperf.pipelines import pool
+from pytest_fluxperf.results import Hardware
 
 
 def test_an_unchanged_rerun_passes(recorded):
@@ -195,10 +198,9 @@ def test_no_baseline(project):
 
 def test_a_baseline_of_other_hardware(recorded):
     for path in recorded.baselines.rglob("*.json"):
-        content = json.loads(path.read_text())
-        content["hardware"] = {"kind": "cuda", "name": "NVIDIA H100 80GB HBM3", "memory_mib": 81559, "host_cpu": "x"}
-        del content["sha256"]  # it would be called edited
-        path.write_text(json.dumps(content))
+        stored = decode(path.read_bytes(), str(path))
+        elsewhere = Hardware(kind="cuda", name="NVIDIA H100 80GB HBM3", memory_mib=81559, host_cpu="x")
+        path.write_bytes(encode(msgspec.structs.replace(stored, hardware=elsewhere)))
     result = recorded.run()
     result.assert_outcomes(failed=2)
     assert result.ret == 1
