@@ -92,7 +92,8 @@ def run(*command: str | Path, folder: Path = ROOT) -> str:
 def check_requirements(python: Path) -> None:
     """Raise Fault unless the environment has what pytest-fluxperf's metadata asks for; other packages' are not ours."""
     settings = {**os.environ, "PYTHONPATH": ""}
-    done = subprocess.run([python, "-m", "pip", "check"], env=settings, capture_output=True, text=True)
+    command = [sys.executable, "-m", "pip", "--python", str(python), "check"]
+    done = subprocess.run(command, env=settings, capture_output=True, text=True)
     if ours := [line for line in done.stdout.splitlines() if line.startswith("pytest-fluxperf ")]:
         raise Fault(ours[0])
 
@@ -110,7 +111,7 @@ def build(output: Path) -> list[Path]:
 
 def environment(folder: Path, packages: Path) -> Path:
     """A new environment's interpreter; it sees another's packages, but none that is installed there for editing."""
-    run(packages, "-m", "venv", folder)
+    run(packages, "-m", "venv", "--without-pip", folder)
     python = folder / "bin" / "python"
     ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
     shared, place = run(packages, "-c", ask).strip(), run(python, "-c", ask).strip()
@@ -123,7 +124,9 @@ def smoke_test(archive: Path, version: str, packages: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         python = environment(folder / "environment", packages)
-        run(python, "-m", "pip", "install", "--no-index", "--no-deps", "--no-build-isolation", archive)
+        # Anew, whatever the shared packages hold, and from no wheel that an earlier sdist left in pip's cache.
+        how = ("--force-reinstall", "--no-cache-dir", "--no-index", "--no-deps", "--no-build-isolation")
+        run(sys.executable, "-m", "pip", "--python", python, "install", *how, archive)
         check_requirements(python)
         ask = "import importlib.metadata as m, pytest_fluxperf as p; print(m.version('pytest-fluxperf'), p.__file__)"
         installed, _, place = run(python, "-c", ask, folder=folder).strip().partition(" ")
