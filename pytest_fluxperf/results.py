@@ -249,6 +249,32 @@ class Ledger(Record, frozen=True, kw_only=True):
         return None if None in times else sum(time for time in times if time is not None)
 
 
+class Answer(Record, frozen=True, kw_only=True):
+    """What a transformer answered to one of the fixed inputs, against the reference recipe's answer."""
+
+    sigma: float
+    """Noise level of the call, before the scheduler's shift."""
+    error: float
+    """Relative L2 error, ``|answer - reference| / |reference|``."""
+    cosine: float
+    rounding: float
+    """The same error of the reference recipe itself when its inputs move by one rounding of its dtype."""
+    sketch: tuple[float, ...] = ()
+    """Random projections of the answer, from which the distance of two stored answers is estimated."""
+    digest: str = ""
+    """Sixteen hexadecimal digits of the answer's SHA-256; equal ones are bit-identical answers."""
+
+
+class Fidelity(Record, frozen=True, kw_only=True):
+    """How far a recipe's transformer answers from the reference recipe's, on the same inputs and any weights."""
+
+    reference: str
+    """Canonical recipe of the reference."""
+    lossless: bool
+    """Whether nothing but rounding may lie between them: no token changes the picture by design, one dtype."""
+    answers: tuple[Answer, ...]
+
+
 class WorkChange(Record, frozen=True, kw_only=True):
     """A count of a ledger that is not what its baseline has."""
 
@@ -333,6 +359,8 @@ class Measurement(Record, frozen=True, kw_only=True):
     """Profile of one more generation, where one was asked for."""
     ledger: Ledger | None = None
     """Work of one more generation; None where it was not counted."""
+    fidelity: Fidelity | None = None
+    """None where there is no reference recipe, or the pipeline takes no fixed inputs."""
     problems: tuple[str, ...] = ()
     """Why the result is ``broken``: bad pictures, a body that raised, an optimization that is not active."""
     unfit: tuple[str, ...] = ()
@@ -381,6 +409,7 @@ class Run(Record, frozen=True, kw_only=True):
     """Share of the generations in which the device computed, where NVML tells."""
     kernels: KernelTable | None = None
     ledger: Ledger | None = None
+    fidelity: Fidelity | None = None
 
 
 class Hardware(Record, frozen=True, kw_only=True):

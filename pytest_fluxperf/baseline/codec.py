@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from pytest_fluxperf.errors import FluxPerfError
-from pytest_fluxperf.results import Baseline, KernelTable, Ledger, Run, Sample, Similarity
+from pytest_fluxperf.results import Baseline, Fidelity, KernelTable, Ledger, Run, Sample, Similarity
 
 BASELINE_FORMAT = 1
 """Version of a baseline file; raised when an old reader could misread a new file."""
@@ -20,7 +20,7 @@ BASELINE_FORMAT = 1
 SIGNIFICANT_DIGITS = 6
 """Of every measured number: a microsecond in a second, and stable under rewriting."""
 
-_ONE_LINE = frozenset({"samples", "prompts", "kernels", "phases", "families"})
+_ONE_LINE = frozenset({"samples", "prompts", "kernels", "phases", "families", "answers"})
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REMEDY = "restore the file from version control, or delete it and record it anew with --fluxperf-update"
 _T = TypeVar("_T", Run, Similarity)
@@ -111,6 +111,8 @@ def _problems(baseline: Baseline) -> Iterator[tuple[str, str]]:
             yield from _kernel_problems(run.kernels, f"{path}.kernels")
         if run.ledger is not None:
             yield from _ledger_problems(run.ledger, f"{path}.ledger")
+        if run.fidelity is not None:
+            yield from _fidelity_problems(run.fidelity, f"{path}.fidelity")
         if len(run.samples) != len(workload.prompts):
             yield f"{path}.samples", f"holds {len(run.samples)} for {len(workload.prompts)} prompts"
         for i, sample in enumerate(run.samples):
@@ -140,6 +142,16 @@ def _ledger_problems(ledger: Ledger, path: str) -> Iterator[tuple[str, str]]:
         values = [*family.counts.values(), *family.device_s.values()]
         if any(not (math.isfinite(value) and value >= 0) for value in values):
             yield f"{path}.families[{i}]", "must hold counts and seconds, none of them negative"
+
+
+def _fidelity_problems(fidelity: Fidelity, path: str) -> Iterator[tuple[str, str]]:
+    for i, answer in enumerate(fidelity.answers):
+        for name in ("error", "rounding"):
+            value = getattr(answer, name)
+            if not (math.isfinite(value) and value >= 0):
+                yield f"{path}.answers[{i}].{name}", f"must be a number that is not negative, not {value}"
+        if not all(map(math.isfinite, answer.sketch)):
+            yield f"{path}.answers[{i}].sketch", "must hold finite numbers"
 
 
 def _sample_problems(sample: Sample, path: str) -> Iterator[tuple[str, str]]:

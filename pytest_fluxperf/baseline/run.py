@@ -67,6 +67,7 @@ def record(
         # traces stay with the report of their run
         kernels=None if measurement.kernels is None else msgspec.structs.replace(measurement.kernels, traces=()),
         ledger=measurement.ledger,
+        fidelity=measurement.fidelity,
     )
 
 
