@@ -60,6 +60,8 @@ class RunSettings:
     strict: bool
     latency: LatencyMode
     metrics: tuple[str, ...]
+    ledger: bool = True
+    """Count the work of one more generation of every test, and compare answers to fixed inputs with the reference."""
     profile: bool = False
     """Profile one more generation of every test."""
     old_python: str | None = None

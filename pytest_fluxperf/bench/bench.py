@@ -22,6 +22,7 @@ import pytest
 from pytest_fluxperf.baseline.codec import as_stored
 from pytest_fluxperf.baseline.store import baseline_path
 from pytest_fluxperf.baseline.update import accepted
+from pytest_fluxperf.bench import witnesses
 from pytest_fluxperf.bench.case import _BOUNDS, _OWN_BOUNDS, Progress, _replace, _untold
 from pytest_fluxperf.bench.pictures import _not_finite
 from pytest_fluxperf.bench.reference import _ReferenceFailed
@@ -82,6 +83,7 @@ class Bench:
         self.prepared: Any = None
         self.prepare_s: float | None = None
         self.reference_s = 0.0
+        self._expected: witnesses.ReferenceAnswers | None = None
 
     def check(self) -> None:
         """Find what would go wrong before anything is measured; raises :class:`FluxPerfError` that names the test."""
@@ -150,6 +152,7 @@ class Bench:
                 progress("being prepared", 0, 0, None)
                 with self._on_reference():
                     self._reference_pictures(progress)  # first, since it uses the same loaded base
+                    self._expected = self._reference_answers()
                 start = time.perf_counter()
                 self.prepared = self.session.acquire(self.recipe, self.workload)
                 self.prepare_s = time.perf_counter() - start
@@ -229,6 +232,8 @@ class Bench:
         """Measure, compare and judge, as far as the body lets it."""
         quality = drift = None
         measurement, raised = self._tried(call, progress)
+        if not measurement.problems and self._witnessing:
+            measurement = self._witnessed(call, measurement)
         if not measurement.problems:
             with self.session.device_lock():  # references may have to be made, and metrics run on the device too
                 measurement, quality, drift = self._compare(measurement, baseline)
@@ -297,6 +302,25 @@ class Bench:
             told = f"{judgement.message.partition(';')[0]}; this run is recorded as one"
             result = _replace(result, judgement=_replace(judgement, message=told))
         return result
+
+    @property
+    def _witnessing(self) -> bool:
+        # in an A/B the other process uses the device after the last turn
+        return self.session.settings.ledger and self.session.turns is None
+
+    def _witnessed(self, call: Callable[[], Any], measurement: Measurement) -> Measurement:
+        """``measurement`` with the work of one more generation and what the transformer answers to fixed inputs."""
+        fidelity, problems = None, measurement.problems
+        with self.session.device_lock():
+            prompt = self.workload.prompts[0]
+            ledger, why = witnesses.ledger_of(call, self.inputs, prompt, self.prepared, self.session)
+            if self.prepared is not None and self._expected is not None:
+                try:
+                    fidelity = witnesses.fidelity_of(self.prepared, self._expected)
+                except FluxPerfError as error:
+                    problems = (*problems, str(error))
+        facts = measurement.facts if why is None else {**measurement.facts, "ledger": why}
+        return _replace(measurement, ledger=ledger, fidelity=fidelity, facts=facts, problems=problems)
 
     def _profiled(self, measurement: Measurement, call: Callable[[], Any]) -> Measurement:
         """``measurement`` with the kernels of one more generation; broken if that raises."""
@@ -567,6 +591,14 @@ class Bench:
         if self.reference in (NONE, BASELINE) or self._noise:
             return ()
         return self.session.references.get(self.workload, self.reference, lambda: self._make_references(progress))
+
+    def _reference_answers(self) -> witnesses.ReferenceAnswers | None:
+        """What the reference recipe's transformer answers to fixed inputs; None where there is no such recipe."""
+        if self.reference in (NONE, BASELINE) or not self._witnessing:
+            return None
+        return witnesses.reference_answers(
+            self.session, self.workload, self.reference, replica=self._reference_replica, **self._extra
+        )
 
     def _make_references(self, progress: Progress) -> list[Picture]:
         """Generate the reference recipe's pictures; raises :class:`FluxPerfError` when one is unusable."""

@@ -103,6 +103,8 @@ class Session:
         self.results: dict[str, Result] = {}
         self.skipped: dict[str, Skipped] = {}
         self.selected: set[str] = set()
+        self.answers: dict[tuple[object, ...], Any] = {}
+        """What reference recipes' transformers answered to fixed inputs."""
         self.turns: Turns | None = None
         """Set in a process of an A/B comparison."""
 

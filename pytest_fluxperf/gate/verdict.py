@@ -9,6 +9,7 @@ from pytest_fluxperf.baseline.update import workload_differences
 from pytest_fluxperf.gate import findings as judged
 from pytest_fluxperf.gate import pictures
 from pytest_fluxperf.gate.attribution import attribute, attribute_broken, kernel_difference, packages_that_differ
+from pytest_fluxperf.gate.fidelity import fidelity
 from pytest_fluxperf.gate.interleaved import Interleaved
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.machine.hardware import hardware_differences
@@ -74,6 +75,7 @@ def judge(
     # A body without our pipeline has no other pictures to be compared with than those stored, or the old environment's.
     floors = list(pictures.quality_floors(drift if quality is None and reference == BASELINE else quality, policy))
     if missing := _not_comparable(baseline, hardware, workload, recipe, reference, policy, stored):
+        floors += fidelity(measurement.fidelity, ())
         absent = Finding(metric="baseline", verdict="no baseline", message=missing)
         worst = _worst([absent, *[f for f in floors if f.verdict != "passed"]])
         return Judgement(
@@ -89,6 +91,7 @@ def judge(
         *judged.computed_steps(measurement, baseline, policy),
         *judged.peak_memory(measurement, baseline, policy),
         *judged.graph_breaks(measurement, baseline),
+        *fidelity(measurement.fidelity, [run.fidelity for run in baseline.runs]),
         *pictures.quality_changes(scores, baseline, policy),
         *(pictures.own_quality(scores, baseline, policy) if scores is quality else pictures.own_drift(quality, policy)),
         *pictures.drift_of_reference(drift, policy, its_own=reference == BASELINE),

@@ -126,6 +126,11 @@ class Prepared:
         return self._expanded.dtype
 
     @property
+    def lossless(self) -> bool:
+        """True when nothing in the recipe changes the picture by design."""
+        return self._expanded.lossless
+
+    @property
     def compiles(self) -> bool:
         """Whether a first generation compiles."""
         return self._expanded.token("compile") is not None

@@ -74,6 +74,10 @@ def add_options(parser: pytest.Parser) -> None:
     add("--fluxperf-ab-timeout", metavar="SECONDS", help="longest silence of a process in such a comparison (1800)")
     parser.addini("fluxperf_old_python", help="default of --fluxperf-old-python")
     parser.addini("fluxperf_ab_timeout", help="default of --fluxperf-ab-timeout")
+    add("--fluxperf-ledger", choices=("yes", "no"), default=None,
+        help="count the work of one more generation of each test, and compare its transformer's answers to fixed "
+        "inputs with the reference recipe's (default: yes)")  # fmt: skip
+    parser.addini("fluxperf_ledger", help="default of --fluxperf-ledger")
     add("--fluxperf-profile", action="store_true",
         help="profile one more generation of each test: kernels that moved, traces for Perfetto")  # fmt: skip
     parser.addini("fluxperf_profile", type="bool", help="default of --fluxperf-profile")
@@ -149,10 +153,17 @@ def run_settings(config: pytest.Config) -> RunSettings:
         metrics=metrics,
         old_python=None if update else pick("old_python"),
         ab_timeout_s=_checked_timeout(pick("ab_timeout")),
+        ledger=_yes_or_no(pick("ledger") or "yes"),
         profile=bool(config.getoption("fluxperf_profile") or config.getini("fluxperf_profile")),
         command_line=command_line,
         ini=ini,
     )
+
+
+def _yes_or_no(value: str) -> bool:
+    if value not in ("yes", "no"):
+        raise SettingError(f"fluxperf_ledger must be yes or no, not {value!r}")
+    return value == "yes"
 
 
 def _checked_timeout(value: str | None) -> float:
