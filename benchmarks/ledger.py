@@ -136,9 +136,8 @@ def show(line: dict[str, Any], where: str, other: dict[str, Any] | None) -> str:
     for phase in ledger.phases:
         work = phase.total
         kernels = "" if work.kernels is None else f"{work.kernels:>9,} kernels {work.device_s:9.4f} s"
-        text.append(
-            f"  {phase.phase:>9} ×{phase.times:<3}{kernels}{work.operators:>10,} operators {work.calls:>9,} calls"
-        )
+        operators = "" if work.operators is None else f"{work.operators:>10,} operators"
+        text.append(f"  {phase.phase:>9} ×{phase.times:<3}{kernels}{operators} {work.calls:>9,} calls")
     if other is not None and "error" not in other:
         found = evidence.compare(ledger, [msgspec.convert(other["ledger"], Ledger)])
         same = "the same work as idle" if found.work == "same" else f"{found.work}: " + "; ".join(found.reasons)

@@ -188,8 +188,8 @@ class Work(Record, frozen=True, kw_only=True):
 
     calls: int
     """Calls of Python functions."""
-    operators: int
-    """Operators that torch's dispatcher ran, those that other operators call included."""
+    operators: int | None = None
+    """Operators that torch's dispatcher ran, those that other operators call included; None on a GPU."""
     kernels: int | None = None
     """Kernels, copies and fills that ran on the GPU; None on a CPU."""
     device_s: float | None = None

@@ -135,7 +135,7 @@ def _ledger_problems(ledger: Ledger, path: str) -> Iterator[tuple[str, str]]:
             yield f"{path}.phases[{i}].times", "must be at least 1"
         for name in ("total", "each"):
             work = getattr(phase, name)
-            counts = [] if work is None else [work.calls, work.operators, work.kernels or 0, work.device_s or 0.0]
+            counts = [] if work is None else [work.calls, work.operators or 0, work.kernels or 0, work.device_s or 0.0]
             if any(not (math.isfinite(count) and count >= 0) for count in counts):
                 yield f"{path}.phases[{i}].{name}", "must hold counts and seconds, none of them negative"
     for i, family in enumerate(ledger.families):

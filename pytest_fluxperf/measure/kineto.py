@@ -17,15 +17,15 @@ SILENT = "6"
 """Above libkineto's levels: 4 is an error, 5 (USDT) an announcement."""
 
 
-def profiler(device: str, **options: Any) -> Any:
-    """A ``torch.profiler.profile``, not started, of the host's operators and, on ``cuda``, of its kernels.
+def profiler(device: str, *, operators: bool = True, **options: Any) -> Any:
+    """A ``torch.profiler.profile``, not started, of the host's ``operators`` and, on ``cuda``, of its kernels.
 
     ``options`` are the class's own.
     """
     from torch.profiler import ProfilerActivity, profile
 
     os.environ.setdefault(LOG_LEVEL, SILENT)
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.startswith("cuda") else [])]
+    activities = [ProfilerActivity.CPU] * operators + [ProfilerActivity.CUDA] * device.startswith("cuda")
     return profile(activities=activities, **options)
 
 
