@@ -91,6 +91,8 @@ class Generation(Record, frozen=True, kw_only=True):
     decisions: str | None = None
     """One character a step: ``1`` computed, ``0`` reused from a cache; None where steps cannot be seen."""
     picture: Picture | None = None
+    host_s: float | None = None
+    """Seconds that a fixed piece of work took on the host right after it; None where it was not timed."""
 
     @property
     def computed_steps(self) -> int | None:
@@ -410,6 +412,8 @@ class Run(Record, frozen=True, kw_only=True):
     kernels: KernelTable | None = None
     ledger: Ledger | None = None
     fidelity: Fidelity | None = None
+    host_s: float | None = None
+    """Seconds of the fixed piece of work beside the generations, their median."""
 
 
 class Hardware(Record, frozen=True, kw_only=True):

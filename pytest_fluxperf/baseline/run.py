@@ -68,7 +68,14 @@ def record(
         kernels=None if measurement.kernels is None else msgspec.structs.replace(measurement.kernels, traces=()),
         ledger=measurement.ledger,
         fidelity=measurement.fidelity,
+        host_s=host_pace(measurement),
     )
+
+
+def host_pace(measurement: Measurement) -> float | None:
+    """Median seconds of the fixed piece of work beside the generations; None where it was not timed."""
+    seconds = [made.host_s for made in measurement.generations if made.host_s is not None]
+    return statistics.median(seconds) if seconds else None
 
 
 def busy_share(measurement: Measurement) -> float | None:

@@ -91,6 +91,10 @@ class Hooks:
         """Share of a generation (Unix seconds) in which the device computed; None where nobody can tell."""
         return None
 
+    def pace(self) -> float | None:
+        """Seconds of a fixed piece of work on the host, done after each generation; None where nobody asks."""
+        return None
+
     def turn(self, made: Generation | None) -> None:
         """Called when warm (None) and with every generation; returns when the device may be used again."""
 
@@ -195,6 +199,7 @@ class Runner:
             if self.hooks.reference and index % 2 == 0:
                 reference_s = self.hooks.reference(prompt)
             timed = self._generate(prompt, index, tracer)
+            pace = self.hooks.pace()
             decisions = self.subject.decisions if self.subject else None
             if self.hooks.reference and index % 2 == 1:
                 reference_s = self.hooks.reference(prompt)
@@ -213,6 +218,7 @@ class Runner:
                     steps_s=timed.phases.steps_s,
                     decisions=decisions,
                     picture=picture,
+                    host_s=pace,
                 )
             )
             p50 = statistics.median(g.latency_s for g in generations)
