@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pytest_fluxperf.machine.software import Difference
 from pytest_fluxperf.report.overhead import spent
 from pytest_fluxperf.report.row import Row
+from pytest_fluxperf.report.sentence import verdict_sentence
 from pytest_fluxperf.report.text import memory, number, percent, plural, seconds, shorten, steps, visible
 from pytest_fluxperf.report.view import Overview, overview
 from pytest_fluxperf.results import FAILING, Comparison, KernelDiff, RunDocument, Verdict
@@ -74,7 +75,7 @@ def _size(text: str) -> int:
 
 
 def _head(view: Overview, artifact_url: str | None) -> str:
-    lines = [f"## {SYMBOLS[view.tone]} {escape(shorten(view.sentence, 600))}", ""]
+    lines = [f"## {SYMBOLS[view.tone]} {escape(shorten(verdict_sentence(view), 600))}", ""]
     counts = [f"{SYMBOLS[v]} {n} {v}" for v, n in view.counts.items()]
     lines.append(f"**{view.gated_text}** · " + " · ".join([*counts, *_places(view)]))
     if view.gated == 0 and view.rows:

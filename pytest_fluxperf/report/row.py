@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pytest_fluxperf.baseline.update import fails
+from pytest_fluxperf.report.prompts import PromptPair, mean, prompt_pairs
 from pytest_fluxperf.report.text import test_name
 from pytest_fluxperf.results import (
     Finding,
@@ -25,25 +26,6 @@ from pytest_fluxperf.results import (
 
 PERCENTILE_SAMPLES = {90: 30, 99: 300}
 """Generations from which a percentile means what its name says (docs/gate.md, section 4)."""
-
-
-@dataclass(frozen=True)
-class PromptPair:
-    """One prompt of one test: now beside the baseline (the median over the baseline's runs)."""
-
-    index: int
-    text: str
-    seed: int
-    now_s: float
-    baseline_s: float | None
-    change: float | None
-    """Relative change of what is gated: latency, or latency over the reference recipe's (relative mode)."""
-    computed: int | None
-    cached: int | None
-    baseline_computed: float | None
-    decisions: str | None
-    baseline_decisions: str | None
-    """Of the baseline's newest run."""
 
 
 @dataclass(frozen=True)
@@ -162,17 +144,17 @@ class Row:
     @cached_property
     def computed(self) -> float | None:
         """Mean computed denoising steps per image."""
-        return _mean(g.computed_steps for g in self.result.measurement.generations)
+        return mean(g.computed_steps for g in self.result.measurement.generations)
 
     @cached_property
     def cached(self) -> float | None:
         """Mean cached denoising steps per image."""
-        return _mean(g.cached_steps for g in self.result.measurement.generations)
+        return mean(g.cached_steps for g in self.result.measurement.generations)
 
     @cached_property
     def baseline_computed(self) -> float | None:
         """Mean computed steps per image in the baseline."""
-        return _mean(s.computed_steps for run in self.runs for s in run.samples)
+        return mean(s.computed_steps for run in self.runs for s in run.samples)
 
     @cached_property
     def baseline_p50_s(self) -> float | None:
@@ -211,36 +193,8 @@ class Row:
 
     @cached_property
     def prompts(self) -> tuple[PromptPair, ...]:
-        """Every generation beside its prompt's baseline."""
-        pairs = []
-        for index, now in enumerate(self.result.measurement.generations):
-            # A body that raised midway leaves fewer generations than prompts; samples() may repeat them.
-            prompt = self.result.workload.prompts[index % max(1, len(self.result.workload.prompts))]
-            samples = [run.samples[index] for run in self.runs if index < len(run.samples)]
-            baseline_s = float(np.median([s.latency_s for s in samples])) if samples else None
-            change = None
-            if now.reference_latency_s:
-                ratios = [s.latency_s / s.reference_latency_s for s in samples if s.reference_latency_s]
-                if ratios:
-                    change = now.latency_s / now.reference_latency_s / float(np.median(ratios)) - 1
-            elif baseline_s:
-                change = now.latency_s / baseline_s - 1
-            pairs.append(
-                PromptPair(
-                    index=index,
-                    text=prompt.text,
-                    seed=prompt.seed,
-                    now_s=now.latency_s,
-                    baseline_s=baseline_s,
-                    change=change,
-                    computed=now.computed_steps,
-                    cached=now.cached_steps,
-                    baseline_computed=_mean(s.computed_steps for s in samples),
-                    decisions=now.decisions,
-                    baseline_decisions=samples[-1].decisions if samples else None,
-                )
-            )
-        return tuple(pairs)
+        """Every prompt beside its baseline."""
+        return prompt_pairs(self.result, self.runs)
 
     @cached_property
     def facts(self) -> tuple[Fact, ...]:
@@ -296,11 +250,6 @@ def _texts(facts: dict[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             found[name] = f"{value:.4g}" if isinstance(value, float) else str(value)
     return found
-
-
-def _mean(values: Iterable[int | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return float(np.mean(known)) if known else None
 
 
 def _medians(scores: Sequence[Similarity]) -> Similarity:

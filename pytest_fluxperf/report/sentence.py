@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from pytest_fluxperf.machine.software import Difference
+from pytest_fluxperf.report.row import Row
 from pytest_fluxperf.report.text import decimals, percent, plural, visible
+from pytest_fluxperf.report.view import Overview
 from pytest_fluxperf.results import Finding, Result, Verdict
-
-if TYPE_CHECKING:
-    from pytest_fluxperf.machine.software import Difference
-    from pytest_fluxperf.report.row import Row
-    from pytest_fluxperf.report.view import Overview
 
 _LONGEST = 160
 

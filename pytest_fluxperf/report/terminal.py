@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pytest_fluxperf.report.row import Row
+from pytest_fluxperf.report.sentence import verdict_sentence
 from pytest_fluxperf.report.text import columns, fit, number, percent, plural, seconds, steps, test_name, visible
 from pytest_fluxperf.report.view import Overview, overview
 from pytest_fluxperf.results import FAILING, RunDocument, Verdict
@@ -88,7 +89,7 @@ def terminal_summary(
     No line is wider than ``width`` columns, down to a width of 40.
     """
     view = overview(documents)
-    lines = [markup(line, **COLOURS[view.tone]) for line in _wrap(view.sentence, width)]
+    lines = [markup(line, **COLOURS[view.tone]) for line in _wrap(verdict_sentence(view), width)]
     counts = [f"{n} {verdict}" for verdict, n in view.counts.items()]
     skipped = sum(len(d.skipped) for d in view.documents)
     if skipped:

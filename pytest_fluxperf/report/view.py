@@ -5,16 +5,14 @@ All numbers come from a :class:`~pytest_fluxperf.results.RunDocument`; nothing h
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-
-import numpy as np
 
 from pytest_fluxperf.machine.software import Difference, differences
+from pytest_fluxperf.report.prompts import by_prompt
 from pytest_fluxperf.report.row import Row
-from pytest_fluxperf.report.sentence import verdict_sentence
 from pytest_fluxperf.report.text import test_name
 from pytest_fluxperf.results import (
     SEVERITY,
@@ -78,11 +76,6 @@ class Overview:
         before = _newest_environment(row.result.baseline) if row.result.baseline else None
         return differences([before] if before else [], [row.document.environment])
 
-    @cached_property
-    def sentence(self) -> str:
-        """The verdict in one sentence."""
-        return verdict_sentence(self)
-
     @property
     def gated_text(self) -> str:
         """``gated N of M``, the words that every report uses."""
@@ -133,7 +126,8 @@ def machine_label(document: RunDocument) -> str:
 
 def _rows(document: RunDocument, machine: str) -> Iterable[Row]:
     references: dict[tuple[str, str], Result] = {}
-    for result in document.results:
+    # In turns of two environments every test has blocks of its own, minutes and states of the device away from others'.
+    for result in document.results if document.against != "environment" else ():
         if result.recipe == result.reference:
             references.setdefault((result.reference, result.workload.digest), result)
     recipes = Counter(result.recipe for result in document.results)
@@ -148,12 +142,12 @@ def _rows(document: RunDocument, machine: str) -> Iterable[Row]:
 
 
 def _speedup(result: Result, reference: Result | None) -> float | None:
+    """Median over prompts of the reference recipe's latency over this one's, each timed beside it where it was."""
     generations = result.measurement.generations
     ratios = [g.reference_latency_s / g.latency_s for g in generations if g.reference_latency_s and g.latency_s]
     if not ratios and reference is not None:
-        pairs = zip(reference.measurement.generations, generations, strict=False)
-        ratios = [r.latency_s / g.latency_s for r, g in pairs if g.latency_s]
-    return float(np.median(ratios)) if ratios else None
+        ratios = [was / now for was, now in zip(by_prompt(reference), by_prompt(result), strict=False) if now]
+    return statistics.median(ratios) if ratios else None
 
 
 def _newest_environment(baseline: Baseline) -> Environment | None:

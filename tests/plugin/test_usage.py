@@ -337,7 +337,7 @@ def test_a_project_without_fluxperf_tests_pays_nothing(pytester):
     script = (
         "import sys, pytest\n"
         "code = pytest.main(['-q'])\n"
-        "heavy = ('torch', 'diffusers', 'numpy', 'jinja2', 'matplotlib', 'msgspec', 'PIL', 'pynvml')\n"
+        "heavy = ('torch', 'diffusers', 'numpy', 'jinja2', 'msgspec', 'PIL', 'pynvml')\n"
         "loaded = [m for m in heavy if m in sys.modules]\n"
         "sys.exit(f'loaded {loaded}' if loaded else code)\n"
     )

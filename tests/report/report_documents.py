@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-import matplotlib as mpl
 import msgspec
 import numpy as np
 from PIL import Image
@@ -176,6 +175,12 @@ def _scene(index: int, side: int, moved: float = 0.0) -> np.ndarray:
     return np.clip(pixels + 0.5 * (_texture(index, side) - 0.5), 0, 1)
 
 
+def _heat(error: np.ndarray) -> np.ndarray:
+    """Black over violet and orange to pale yellow, as FLIP maps are."""
+    stops = np.array([(0.0, 0.0, 0.02), (0.45, 0.1, 0.5), (0.95, 0.4, 0.35), (0.99, 0.99, 0.75)])
+    return np.stack([np.interp(error, np.linspace(0, 1, len(stops)), stops[:, i]) for i in range(3)], -1)
+
+
 class Pictures:
     """Writes small pictures under ``folder`` as the quality room would."""
 
@@ -200,7 +205,7 @@ class Pictures:
         other = np.roll(_texture(900 + seed % 8, self.side), (shift, shift // 2), (0, 1))
         pixels = _scene(index, self.side, round(amount / 4, 2)) * (1 - amount) + other * amount
         error = np.clip(np.abs(pixels - _scene(index, self.side)).mean(-1) * 4, 0, 1)
-        return self.save(pixels), self.save(mpl.colormaps["magma"](error)[..., :3])
+        return self.save(pixels), self.save(_heat(error))
 
 
 def decisions(computed: int, seed: int) -> str:

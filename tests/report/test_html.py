@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import report_documents as documents
 
 from pytest_fluxperf.report import load_document, write_reports
-from pytest_fluxperf.report.html.page import render_html, thumbnails
+from pytest_fluxperf.report.html import thumbnails
+from pytest_fluxperf.report.html.page import render_html
 from pytest_fluxperf.results import Block, Comparison
 
 ROOT = Path(__file__).parents[2]

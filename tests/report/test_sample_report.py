@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import matplotlib as mpl
 import msgspec
 import pytest
 import report_documents as documents
@@ -120,18 +119,4 @@ def test_the_kept_sample_is_what_the_code_makes_of_its_results(tmp_path):
     document = load_document(SAMPLE)
     again = "render it again: fluxperf report reports/sample --output reports/sample/{}"
     assert (SAMPLE / "summary.md").read_text() == render_markdown(document), again.format("summary.md")
-    kept, now = (SAMPLE / "report.html").read_text(), render_html(document, [SAMPLE])
-    assert outside_of_plots(kept) == outside_of_plots(now), again.format("report.html")
-    if mpl.__version__ == pinned("matplotlib"):  # another one draws the same plots by other paths
-        assert kept == now, again.format("report.html")
-
-
-def outside_of_plots(page: str) -> str:
-    """The page, and of its plots the words."""
-    plot = re.compile(r'<svg class="plot".*?</svg>', re.DOTALL)
-    return plot.sub(lambda found: " ".join(re.findall(r">([^<>]*[A-Za-z][^<>]*)<", found[0])), page)
-
-
-def pinned(package: str) -> str:
-    text = (ROOT / "requirements" / "perf.txt").read_text()
-    return re.search(rf"^{package}==(\S+)$", text, re.MULTILINE)[1]
+    assert (SAMPLE / "report.html").read_text() == render_html(document, [SAMPLE]), again.format("report.html")

@@ -11,6 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import report_documents as documents
 
+from pytest_fluxperf.report.sentence import verdict_sentence
 from pytest_fluxperf.report.terminal import terminal_summary
 from pytest_fluxperf.report.view import overview
 from pytest_fluxperf.results import Finding
@@ -21,7 +22,7 @@ SLOWER = {"slower": 0.06, "verdict": "regressed"}
 def sentence(packages, recipe="bf16+fa2", **changes):
     environment = msgspec.structs.replace(documents.OLD, packages={**documents.OLD.packages, **packages})
     made = [documents.result("bf16"), documents.result(recipe, **{**SLOWER, **changes})]
-    return overview(documents.document(made, environment=environment)).sentence
+    return verdict_sentence(overview(documents.document(made, environment=environment)))
 
 
 def test_the_only_suspect_made_it():
@@ -52,10 +53,10 @@ def test_what_a_comparison_lacks_is_not_to_be_recorded(command):
     lacking = documents.result("bf16+fa2", verdict="no baseline", message="the old environment cannot run it")
     made = [documents.result("bf16"), lacking, documents.result("bf16+sage", verdict="improved")]
     here = documents.document(made, gated=2, command=("pytest", "perf_tests"))
-    assert "record one with --fluxperf-update, starting with bf16+fa2" in overview(here).sentence
+    assert "record one with --fluxperf-update, starting with bf16+fa2" in verdict_sentence(overview(here))
     assert "--fluxperf-update" in " ".join(terminal_summary(here)[-4:])
     there = msgspec.structs.replace(here, command=("fluxperf", command))
-    assert overview(there).sentence == "1 of 3 has no baseline: bf16+fa2: the old environment cannot run it."
+    assert verdict_sentence(overview(there)) == "1 of 3 has no baseline: bf16+fa2: the old environment cannot run it."
     assert "--fluxperf-update" not in " ".join(terminal_summary(there))
 
 
@@ -73,7 +74,7 @@ def test_what_a_run_that_was_ended_did_not_reach_has_not_passed(verdicts, said):
     whole = documents.document(made, environment=documents.OLD)
     assert (overview(whole).unmeasured, overview(whole).tone) == (0, verdicts[1])
     ended = overview(msgspec.structs.replace(whole, collected=3))
-    assert (ended.sentence, ended.tone) == (said, "inconclusive")
+    assert (verdict_sentence(ended), ended.tone) == (said, "inconclusive")
 
 
 @pytest.mark.parametrize(
@@ -103,14 +104,14 @@ def test_only_what_was_judged_is_claimed(findings, claimed):
         msgspec.structs.replace(result, judgement=msgspec.structs.replace(result.judgement, findings=findings))
         for result in made
     ]
-    assert overview(documents.document(made, environment=documents.OLD)).sentence == claimed
+    assert verdict_sentence(overview(documents.document(made, environment=documents.OLD))) == claimed
 
 
 def test_what_was_judged_in_some_tests_says_in_how_many():
     plain, judged = documents.result("bf16"), documents.result("fp16")
     alone = (Finding(metric="SSIM", verdict="passed", tolerance=0.01),)
     plain = msgspec.structs.replace(plain, judgement=msgspec.structs.replace(plain.judgement, findings=alone))
-    said = overview(documents.document([plain, judged], environment=documents.OLD)).sentence
+    said = verdict_sentence(overview(documents.document([plain, judged], environment=documents.OLD)))
     assert said == (
         "All 2 passed: no slower (time judged in 1), no heavier (memory judged in 1), no worse than the baseline."
     )
@@ -146,14 +147,14 @@ def test_more_computed_steps_alone_are_told_in_the_plural():
     )
     first, last = run.results
     last = msgspec.structs.replace(last, judgement=msgspec.structs.replace(last.judgement, findings=(found,)))
-    text = overview(msgspec.structs.replace(run, results=(first, last))).sentence
+    text = verdict_sentence(overview(msgspec.structs.replace(run, results=(first, last))))
     assert "bf16+fbcache:0.3's computed steps are 25.0 % higher" in text
 
 
 def test_machines_are_blamed_for_what_changed_on_them():
     old = documents.document([documents.result("bf16")], environment=documents.OLD, gpu="l40s")
     new = documents.document([documents.result("bf16+fa2", **SLOWER)])
-    assert overview([old, new]).sentence.startswith("1 of 2 regressed: torch 2.11.0 → 2.13.0 made bf16+fa2")
+    assert verdict_sentence(overview([old, new])).startswith("1 of 2 regressed: torch 2.11.0 → 2.13.0 made bf16+fa2")
 
 
 def test_parameters_may_hold_what_parts_a_node_id():

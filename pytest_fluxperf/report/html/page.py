@@ -18,8 +18,9 @@ from markupsafe import Markup
 from pytest_fluxperf.report import text
 from pytest_fluxperf.report.html import drawings
 from pytest_fluxperf.report.html.thumbnails import Thumbnails
-from pytest_fluxperf.report.row import PERCENTILE_SAMPLES, PromptPair, Row, supported_percentile
-from pytest_fluxperf.report.sentence import RELATIVE
+from pytest_fluxperf.report.prompts import PromptPair
+from pytest_fluxperf.report.row import PERCENTILE_SAMPLES, Row, supported_percentile
+from pytest_fluxperf.report.sentence import RELATIVE, verdict_sentence
 from pytest_fluxperf.report.view import Overview, overview
 from pytest_fluxperf.results import (
     SEVERITY,
@@ -279,6 +280,11 @@ class Page:
         self.thumbnails = Thumbnails(folders, page_folder, len(shown))
 
     severity = SEVERITY
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence."""
+        return verdict_sentence(self.view)
 
     @property
     def style(self) -> Markup:
