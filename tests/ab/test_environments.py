@@ -25,7 +25,6 @@ import tinyflux
 CONFTEST = """
 import pytest
 import slowphase
-import torch
 from pytest_fluxperf.bench import session
 
 class WorkClock:
@@ -38,6 +37,13 @@ class WorkClock:
         return end - start
 
 session.clock_for = lambda device: WorkClock()
+
+@pytest.fixture
+def work():  # takes seconds of that clock
+    def spend(seconds):
+        WorkClock.now += seconds
+
+    return spend
 
 @pytest.fixture
 def fault():
@@ -58,6 +64,8 @@ def pytest_fluxperf_pipeline(pipe, recipe, config):
     cost(pipe.vae.decoder, 0.250 * slowphase.DECODE)
 
     def kernel(*_):
+        import torch
+
         torch.special.bessel_j0(torch.ones(slowphase.KERNEL))
         WorkClock.now += 0.005
 
@@ -75,6 +83,24 @@ import pytest
 def test_recipe(flux, flux_inputs):
     return flux(**flux_inputs).images
 """
+
+OWN = """
+import numpy as np
+import pytest
+import slowphase
+
+@pytest.mark.fluxperf(prompts=["a red circle", "two green squares"], seeds=[0, 1, 2, 3], warmup=0, MORE)
+def test_recipe(flux_inputs, work):
+    work(0.100 + 0.250 * slowphase.DECODE)
+    return np.random.default_rng(flux_inputs["generator"].initial_seed()).random((32, 32, 3))
+"""
+"""A body without a pipeline, of the same times: for what a pipeline, which takes seconds to import, adds nothing to."""
+
+
+@pytest.fixture(autouse=True)
+def light(pytester: pytest.Pytester) -> None:
+    """No process loads plugins that have nothing to do with what is tested."""
+    pytester.makeini("[pytest]\naddopts = -p no:benchmark -p no:hypothesispytest")
 
 
 @pytest.fixture(scope="module")
@@ -210,43 +236,40 @@ def test_nothing_is_found_where_nothing_changed(pytester, monkeypatch, model, ol
     assert document["gated"] == 1
 
 
-def test_a_module_that_the_old_environment_cannot_import_is_no_baseline(pytester, monkeypatch, model, old, new) -> None:
+def test_a_module_that_the_old_environment_cannot_import_is_no_baseline(pytester, monkeypatch, old, new) -> None:
     newer = """
         import slowphase
         if slowphase.DECODE == 1.0:
             raise ImportError("slowphase has no such recipe yet")
     """
-    pytester.makepyfile(test_newer=textwrap.dedent(newer) + SUITE.replace(", MORE", ""))
-    arguments = ("--", "--gpu=cpu", f"--fluxperf-model={model}")
-    ran, document = compare(
-        pytester, monkeypatch, "ab", "--old", str(old), "--new", str(new), *arguments, more="max_slowdown=0.2"
-    )
+    pytester.makepyfile(test_newer=textwrap.dedent(newer) + OWN.replace(", MORE", ""))
+    there = ("ab", "--old", str(old), "--new", str(new), "--", "--gpu=cpu")
+    back = ("ab", "--old", str(new), "--new", str(old), "--", "--gpu=cpu")
+    ran, document = compare(pytester, monkeypatch, *there, more="max_slowdown=0.2", suite=OWN)
     verdicts = {result["test"]: result["judgement"] for result in document["results"]}
     assert {test: judgement["verdict"] for test, judgement in verdicts.items()} == {
-        "test_newer.py::test_recipe[fp32]": "no baseline",
-        "test_suite.py::test_recipe[fp32]": "passed",
+        "test_newer.py::test_recipe": "no baseline",
+        "test_suite.py::test_recipe": "passed",
     }
-    assert "slowphase has no such recipe yet" in verdicts["test_newer.py::test_recipe[fp32]"]["message"]
+    assert "slowphase has no such recipe yet" in verdicts["test_newer.py::test_recipe"]["message"]
     # what the environment under test cannot import is broken, and the rest is compared
-    ran, document = compare(pytester, monkeypatch, "ab", "--old", str(new), "--new", str(old), *arguments)
+    ran, document = compare(pytester, monkeypatch, *back, suite=OWN)
     assert ran.ret == 1
     verdicts = {result["test"]: result["judgement"] for result in document["results"]}
-    lost = verdicts.pop("test_newer.py::test_recipe[fp32]")
+    lost = verdicts.pop("test_newer.py::test_recipe")
     assert lost["verdict"] == "broken"
     assert lost["message"] == (
         "the old environment has it, the new one does not: ImportError: slowphase has no such recipe yet"
     )
     assert {judgement["verdict"] for judgement in verdicts.values()} <= {"passed", "improved", "regressed"}
     # also where nothing else is left
-    ran, document = compare(
-        pytester, monkeypatch, "ab", "--old", str(new), "--new", str(old), *arguments, "test_newer.py"
-    )
+    ran, document = compare(pytester, monkeypatch, *back, "test_newer.py", suite=OWN)
     assert ran.ret == 1
     (only,) = document["results"]
     assert only["judgement"]["verdict"] == "broken"
     # what neither can import is a mistake
     pytester.path.joinpath("test_newer.py").write_text("import nowhere")
-    ran, _ = compare(pytester, monkeypatch, "ab", "--old", str(new), "--new", str(old), *arguments)
+    ran, _ = compare(pytester, monkeypatch, *back, suite=OWN)
     assert ran.ret == 4
     ran.stderr.fnmatch_lines(["fluxperf: test_newer.py: ModuleNotFoundError: No module named 'nowhere'"])
 
@@ -259,12 +282,10 @@ def test_a_module_that_the_old_environment_cannot_import_is_no_baseline(pytester
         (["test_suite.py", "-k", "nothing"], "no fluxperf test was collected; name the tests after --"),
     ],
 )
-def test_mistakes_in_pytests_arguments_are_told_by_pytest(
-    pytester, monkeypatch, model, old, arguments, complaint
-) -> None:
+def test_mistakes_in_pytests_arguments_are_told_by_pytest(pytester, monkeypatch, old, arguments, complaint) -> None:
     ran, _ = compare(
         pytester, monkeypatch, "ab", "--old", str(old), "--new", str(old), "--",
-        "--gpu=cpu", f"--fluxperf-model={model}", *arguments,
+        "--gpu=cpu", *arguments, suite=OWN,
     )  # fmt: skip
     assert ran.ret == 4
     ran.stderr.fnmatch_lines([f"fluxperf: *{complaint}*"])
@@ -277,27 +298,29 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import slowphase
 
 
-@pytest.mark.fluxperf(steps=2, size=32, prompts=["a red circle"], seeds=[0], MORE)
-def test_lost(flux, flux_inputs):
+@pytest.mark.fluxperf(prompts=["a red circle"], seeds=[0], MORE)
+def test_lost(work):
     if slowphase.DECODE > 1:
         DOES
-    return flux(**flux_inputs).images
+    work(0.350)
+    return np.random.default_rng(0).random((32, 32, 3))
 """
 
 
 @pytest.mark.parametrize(
     ("does", "others"),
-    [("os.kill(os.getpid(), 9)", {}), ("pytest.skip('torchao does not import')", {"test_recipe[fp32]": "passed"})],
+    [("os.kill(os.getpid(), 9)", {}), ("pytest.skip('torchao does not import')", {"test_recipe": "passed"})],
 )
-def test_what_only_the_new_environment_cannot_run_fails(pytester, monkeypatch, model, old, new, does, others) -> None:
+def test_what_only_the_new_environment_cannot_run_fails(pytester, monkeypatch, old, new, does, others) -> None:
     """Also in the first test, and beside one that passes: a skip or the end of a process is no way out of the gate."""
     ran, document = compare(
         pytester, monkeypatch, "ab", "--old", str(old), "--new", str(new), "--",
-        "--gpu=cpu", f"--fluxperf-model={model}", more="max_slowdown=0.5", suite=LOST.replace("DOES", does) + SUITE,
+        "--gpu=cpu", more="max_slowdown=0.5", suite=LOST.replace("DOES", does) + OWN,
     )  # fmt: skip
     assert ran.ret == 1, ran.stdout.str() + ran.stderr.str()
     found = {r["test"].partition("::")[2]: r["judgement"]["verdict"] for r in document["results"]}
@@ -309,9 +332,7 @@ def test_what_only_the_new_environment_cannot_run_fails(pytester, monkeypatch, m
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process is not told that its parent died")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_comparison_that_is_ended_leaves_no_process_that_was_at_work(
-    pytester, monkeypatch, model, old, new, number
-) -> None:
+def test_a_comparison_that_is_ended_leaves_no_process_that_was_at_work(pytester, monkeypatch, old, new, number) -> None:
     """A job that is cancelled while a side hangs: on a GPU the orphan would hold its memory."""
     monkeypatch.delenv("PYTHONPATH", raising=False)
     pytester.makeconftest(CONFTEST)
@@ -319,7 +340,7 @@ def test_a_comparison_that_is_ended_leaves_no_process_that_was_at_work(
     pytester.makepyfile(test_suite=LOST.replace(", MORE", "").replace("DOES", hang))
     call = f"import sys; sys.path.insert(0, {str(Path(pytest_fluxperf.__file__).parents[1])!r}); "
     call += "from pytest_fluxperf.cli import main; sys.exit(main())"
-    arguments = ("ab", "--old", old, "--new", new, "--", "--gpu=cpu", f"--fluxperf-model={model}")
+    arguments = ("ab", "--old", old, "--new", new, "--", "--gpu=cpu")
     conductor = pytester.popen([sys.executable, "-c", call, *map(str, arguments)])
     working = pytester.path / "working"
     try:
@@ -390,22 +411,23 @@ def test_a_suspect_of_stage_one_is_compared_with_the_old_environment(pytester, m
     ran.stdout.fnmatch_lines(["*to be compared with the old environment*", "*1 passed*"])
 
 
-def test_workers_compare_their_suspects_one_at_a_time(pytester, monkeypatch, model, old, new) -> None:
+def test_workers_compare_their_suspects_one_at_a_time(pytester, monkeypatch, old, new) -> None:
     """One device: neither stage one nor the comparisons of two xdist workers ever generate at once."""
     monkeypatch.delenv("PYTHONPATH", raising=False)
     pytester.makeconftest(CONFTEST)
     alone = """
     import os
+    import time
 
     os.close(os.open("busy", os.O_CREAT | os.O_EXCL))  # fails where another process generates
-    try:
-        return flux(**flux_inputs).images
-    finally:
-        os.unlink("busy")
-"""
-    suite = SUITE.replace(", MORE", ", max_slowdown=0.02").replace('["fp32"]', '["fp32", "fp32+fbcache:0.05"]')
-    pytester.makepyfile(test_suite=suite.replace("    return flux(**flux_inputs).images\n", alone))
-    common = ["-m", "pytest", "--gpu=cpu", f"--fluxperf-model={model}", "--fluxperf-latency=absolute"]
+    time.sleep(0.03)  # as long as a pipeline takes, so that the other is met
+    os.unlink("busy")
+    return"""
+    suite = OWN.replace(", MORE", ", max_slowdown=0.02").replace(
+        "def test_recipe(", '@pytest.mark.parametrize("number", [1, 2])\ndef test_recipe(number, '
+    )
+    pytester.makepyfile(test_suite=suite.replace("    return", alone))
+    common = ["-m", "pytest", "--gpu=cpu", "--fluxperf-latency=absolute"]
     assert pytester.run(old / "bin" / "python", *common, "--fluxperf-update").ret == 0
     ran = pytester.run(new / "bin" / "python", *common, f"--fluxperf-old-python={old}", "-n", "2")
     ran.assert_outcomes(failed=2)
