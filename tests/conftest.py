@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import getpass
 import os
 import sys
 import tempfile
@@ -12,6 +13,11 @@ pytest_plugins = ["pytester"]
 # Models this small gain nothing from more threads, and tests of several workers share the machine. torch, and every
 # process that a test starts, reads it when it is loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Where inductor keeps what it compiled by default, told here because temporary folders move below: a graph that one
+# worker or an earlier run compiled is not compiled again.
+COMPILED = f"{tempfile.gettempdir()}/torchinductor_{getpass.getuser()}"
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", COMPILED)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -508,7 +508,7 @@ class TestCompile:
         assert (compile_counters.snapshot() - before).graphs == 3, "dynamo's state outlived the last compiled pipeline"
         again.release()
 
-    def test_a_recompilation_is_counted_with_its_reason(self, prepare, generate):
+    def test_a_recompilation_is_counted_with_its_reason(self, prepare, generate, dynamo_only):
         prepared = prepare("fp32+compile")
         generate(prepared)
         before = compile_counters.snapshot()
