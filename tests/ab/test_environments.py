@@ -420,7 +420,7 @@ def test_workers_compare_their_suspects_one_at_a_time(pytester, monkeypatch, old
     import time
 
     os.close(os.open("busy", os.O_CREAT | os.O_EXCL))  # fails where another process generates
-    time.sleep(0.03)  # as long as a pipeline takes, so that the other is met
+    time.sleep(0.15)  # long enough to be met: without the lock this fails at once
     os.unlink("busy")
     return"""
     suite = OWN.replace(", MORE", ", max_slowdown=0.02").replace(
