@@ -124,7 +124,7 @@ class TimeVerdict:
     common: float
     """What was taken out: ``effect.value + common`` is the whole change."""
     critical: float
-    """Least own change that is called a regression."""
+    """Least own change that is called a regression; infinite where none may be."""
     slow_prompts: tuple[int, ...] = ()
     """Prompts (0-based) that are slower by far where the median over prompts does not show it."""
     again: bool = False
@@ -155,9 +155,12 @@ class SessionTimes:
     common: tuple[CommonShift, ...]
 
 
-def judge_times(tests: Sequence[TimedTest], *, confidence: float = PASS_CONFIDENCE) -> SessionTimes:
+def judge_times(
+    tests: Sequence[TimedTest], *, confidence: float = PASS_CONFIDENCE, m: int | None = None
+) -> SessionTimes:
     """Judge all tests of a session. ``confidence`` is the one at which a test passes.
 
+    ``m`` is the number of tests that the session judges where these are a part of them.
     Raises ValueError where a test has no stored session or one of another number of prompts.
     """
     pools: dict[tuple[str, str | None], list[int]] = {}
@@ -166,7 +169,7 @@ def judge_times(tests: Sequence[TimedTest], *, confidence: float = PASS_CONFIDEN
     verdicts: dict[int, TimeVerdict] = {}
     shared: list[CommonShift] = []
     for members in pools.values():
-        pool = _Pool([tests[i] for i in members], len(tests), confidence)
+        pool = _Pool([tests[i] for i in members], m or len(tests), confidence)
         verdicts.update(zip(members, pool.verdicts(), strict=True))
         if pool.common is not None:
             shared.append(pool.common)
@@ -224,7 +227,8 @@ def _estimate(test: TimedTest, now: Array, stored: _Stored, levels: Array, withi
     count, n = len(levels), now.size
     within, within_df = stored.within
     within = math.sqrt((WITHIN_NU0 * within0**2 + within_df * within**2) / (WITHIN_NU0 + within_df))
-    pooled = within / math.sqrt(n) * (math.sqrt(math.pi / 2) if n > 2 else 1.0)
+    # Of a median, and of the stored sessions' centres from which it is taken.
+    pooled = within * math.sqrt((math.pi / 2 if n > 2 else 1.0) / n * (1 + 1 / count))
     between, se2 = variance * (1 + 1 / count), max(pooled, robust_se(now - stored.centres)) ** 2
     # Satterthwaite's degrees of freedom of a sum of two variances.
     df = (between + se2) ** 2 / (between**2 / (nu0 + count - 1) + se2**2 / (WITHIN_NU0 + within_df))
@@ -340,39 +344,40 @@ class _Pool:
 
     def verdicts(self) -> list[TimeVerdict]:
         taken = [self._taken_out(i) for i in range(len(self.tests))]
-        floor = self._floor(taken)
+        faster = self._others_are_faster(taken)
         found = []
         for i, test in enumerate(self.tests):
-            verdict = self._verdict(i, self.estimates[i], taken[i], floor)
+            verdict = self._verdict(i, self.estimates[i], taken[i], faster)
             if test.again is not None:
-                second = self._verdict(i, self._estimate(i, test.again), taken[i], floor)
-                verdict = _confirmed(verdict, second, test)
+                second = self._verdict(i, self._estimate(i, test.again), taken[i], faster)
+                verdict = _confirmed(verdict, second, test, faster)
             found.append(verdict)
         return found
 
-    def _floor(self, taken: Sequence[tuple[float, float]]) -> bool:
-        """Whether a test must be slower than its tolerance as it stands, too, to fail.
-
-        So it is where several tests are slower than the others alone: then it is the others that got faster.
-        """
+    def _others_are_faster(self, taken: Sequence[tuple[float, float]]) -> bool:
+        """Whether several tests are slower than the others alone: then it is the others that got faster."""
         behind = 0
         for test, value, scale, (shift, sd) in zip(self.tests, self.values, self.scales, taken, strict=True):
             own = value - shift
             behind += bool(value <= test.limit < own and own > 2 * math.hypot(scale, sd))
         return behind > 1
 
-    def _verdict(self, i: int, estimate: _Estimate, taken: tuple[float, float], floor: bool) -> TimeVerdict:
+    def _verdict(self, i: int, estimate: _Estimate, taken: tuple[float, float], faster: bool) -> TimeVerdict:
+        """Where the others are ``faster``, a test fails only if it is slower by itself, without them, too."""
         test, (shift, shift_sd) = self.tests[i], taken
         widened = float(self.scales[i]) / self.estimates[i].sd
-        effect = Effect(
-            estimate.value - shift, math.hypot(widened * estimate.sd, shift_sd), estimate.df, widened * estimate.tau
-        )
-        critical = max(test.limit, student_t_quantile(1 - TEST_ERROR / self.m, effect.df) * effect.se)
-        enough = not test.relative or len(test.stored) >= LEAST_SPEED_UP_RUNS
+        sd = widened * estimate.sd
+        effect = Effect(estimate.value - shift, math.hypot(sd, shift_sd), estimate.df, widened * estimate.tau)
+        t = student_t_quantile(1 - TEST_ERROR / self.m, effect.df)
+        critical = max(test.limit, t * effect.se)
+        if faster:
+            critical = max(critical, max(test.limit, t * math.hypot(sd, self.prior)) - shift)
+        if test.relative and len(test.stored) < LEAST_SPEED_UP_RUNS:
+            critical = math.inf
         decision: Decision = "inconclusive"
-        if effect.value > critical and estimate.value > (test.limit if floor else 0.0) and enough:
+        if effect.value > critical and estimate.value > 0:
             decision = "regressed"
-        elif effect.value < -critical:
+        elif effect.value < -max(test.limit, t * effect.se):
             decision = "improved"
         elif effect.interval(self.confidence)[1] < test.limit:
             decision = "passed"
@@ -394,16 +399,16 @@ def _least_slow(prompts: int) -> int:
     return max(1, min(2, prompts // 2))
 
 
-def _confirmed(first: TimeVerdict, second: TimeVerdict, test: TimedTest) -> TimeVerdict:
+def _confirmed(first: TimeVerdict, second: TimeVerdict, test: TimedTest, faster: bool) -> TimeVerdict:
     """The second measurement decides; what both show is a regression, also where each alone is not beyond chance.
 
-    That is: a change beyond the tolerance at 95 % each, or the same slow prompts.
+    That is: a change beyond the tolerance at 95 % each (unless the others are ``faster``), or the same slow prompts.
     """
     slow = tuple(i for i in first.slow_prompts if i in second.slow_prompts)
     partly = len(slow) >= _least_slow(test.now.size)
-    beyond = all(verdict.effect.interval()[0] > test.limit for verdict in (first, second))
+    beyond = not faster and all(verdict.effect.interval()[0] > test.limit for verdict in (first, second))
     decision = second.decision
-    if partly or beyond:
+    if (partly or beyond) and math.isfinite(second.critical):
         decision = "regressed"
     elif second.slow_prompts and second.effect.interval()[1] < test.limit:
         decision = "passed"  # other prompts than the first time: outliers, and the median knows of none
