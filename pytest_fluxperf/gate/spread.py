@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from pytest_fluxperf.gate.statistics import Array
+from pytest_fluxperf.gate.statistics import Array, median
 
 PINNED = 3
 """The first stored sessions: their median is where a test belongs."""
@@ -49,11 +49,11 @@ def within_run(rows: Array) -> tuple[float, float]:
     median absolute value knows 0.37 of what a standard deviation of normal noise would, and survives outliers.
     """
     count, n = rows.shape
-    left = rows - np.median(rows, axis=0)
-    left = left - np.median(left, axis=1, keepdims=True)
+    left = rows - median(rows, axis=0)
+    left = left - median(left, axis=1)[:, None]
     rest = (count - 1) * (n - 1)
     scale = 1.4826 * math.sqrt(count * n / rest) if rest else 0.0
-    return scale * float(np.median(np.abs(left))), 0.37 * rest
+    return scale * float(median(np.abs(left).ravel())), 0.37 * rest
 
 
 def common_shift(values: Array, scales: Array, prior: float) -> tuple[float, float]:
@@ -63,7 +63,7 @@ def common_shift(values: Array, scales: Array, prior: float) -> tuple[float, flo
     ``prior``^2 of a session. Looked for from 0 and from the median; of the two the one that leaves less unexplained.
     """
     best, least = (0.0, prior), math.inf
-    for start in (0.0, float(np.median(values)) if len(values) else 0.0):
+    for start in (0.0, float(median(values)) if len(values) else 0.0):
         shift, weight = start, 1 / prior**2
         for _ in range(3):
             near = np.abs(values - shift) < OUTLIER * scales

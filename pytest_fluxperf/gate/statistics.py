@@ -94,6 +94,16 @@ def student_t_quantile(p: float, df: int) -> float:
 # Location and spread -------------------------------------------------------------------------------------
 
 
+def median(values: ArrayLike, axis: int = -1) -> Array:
+    """The median along ``axis``; of a handful of numbers numpy's own takes five times as long for its checks."""
+    x = np.sort(np.asarray(values, dtype=float), axis=axis)
+    n = x.shape[axis]
+    if not n:
+        raise ValueError("no samples")
+    middle: Array = (x.take((n - 1) // 2, axis=axis) + x.take(n // 2, axis=axis)) / 2
+    return middle
+
+
 def robust_se(residuals: ArrayLike) -> float:
     """Standard error of the median of ``residuals`` (n,): ``1.858 * max(MAD, 2e-4) / sqrt(n)``.
 
@@ -103,7 +113,7 @@ def robust_se(residuals: ArrayLike) -> float:
     x = np.asarray(residuals, dtype=float)
     if x.size == 0:
         raise ValueError("no samples")
-    mad = float(np.median(np.abs(x - np.median(x))))
+    mad = float(median(np.abs(x - median(x))))
     return MEDIAN_SE * max(mad, MAD_FLOOR) / math.sqrt(x.size)
 
 

@@ -27,6 +27,7 @@ from pytest_fluxperf.gate.statistics import (
     Array,
     Decision,
     Effect,
+    median,
     robust_se,
     student_t_quantile,
 )
@@ -211,8 +212,8 @@ class _Stored:
         runs = np.array([stored.y for stored in test.stored], dtype=float)
         if runs.ndim != 2 or not runs.size or runs.shape[1:] != np.shape(test.now):
             raise ValueError(f"{test.test}: stored runs of {np.size(test.now)} prompts are needed, not {runs.shape}")
-        centres: Array = np.median(runs, axis=0)
-        return cls(runs, centres, np.median(runs - centres, axis=1), within_run(np.vstack([runs, test.now])))
+        centres: Array = median(runs, axis=0)
+        return cls(runs, centres, median(runs - centres, axis=1), within_run(np.vstack([runs, test.now])))
 
     @property
     def pinned(self) -> float:
@@ -233,7 +234,7 @@ def _estimate(test: TimedTest, now: Array, stored: _Stored, levels: Array, withi
     # Satterthwaite's degrees of freedom of a sum of two variances.
     df = (between + se2) ** 2 / (between**2 / (nu0 + count - 1) + se2**2 / (WITHIN_NU0 + within_df))
     return _Estimate(
-        value=float(np.median(now - stored.centres)) - centre,
+        value=float(median(now - stored.centres)) - centre,
         sd=math.sqrt(between + se2),
         df=max(1, int(df)),
         tau=math.sqrt(variance),
@@ -259,7 +260,7 @@ class _Pool:
         self.estimates = [self._estimate(i, test.now) for i, test in enumerate(tests)]
         self.values = np.array([estimate.value for estimate in self.estimates])
         self.scales = np.array([estimate.sd for estimate in self.estimates])
-        runs = float(np.median([len(levels) for levels in self.levels]))
+        runs = float(median([len(levels) for levels in self.levels]))
         tau0 = COMMON_TAU0 if self.device else TAU0["host"]
         _, variance = settle(np.array([*self.sessions.values()] or [0.0]), tau0, COMMON_NU0)
         self.prior = math.sqrt(variance * (1 + 1 / runs))
@@ -272,7 +273,7 @@ class _Pool:
         for test, one in zip(self.tests, self.stored, strict=True):
             for session, level in zip(test.stored, one.levels, strict=True):
                 shifts.setdefault(session.session, []).append(float(level) - one.pinned)
-        self.sessions = {s: float(np.median(v)) for s, v in shifts.items() if len(v) >= LEAST_SHARING}
+        self.sessions = {s: float(median(v)) for s, v in shifts.items() if len(v) >= LEAST_SHARING}
         return [
             one.levels - np.array([self.sessions.get(session.session, 0.0) for session in test.stored])
             for test, one in zip(self.tests, self.stored, strict=True)
@@ -283,7 +284,7 @@ class _Pool:
         found: dict[Family, list[float]] = {}
         for test, stored in zip(self.tests, self.stored, strict=True):
             found.setdefault(test.family, []).append(stored.within[0])
-        return {family: max(TAU0[family], float(np.median(sds))) for family, sds in found.items()}
+        return {family: max(TAU0[family], float(median(sds))) for family, sds in found.items()}
 
     def _estimate(self, i: int, now: Array) -> _Estimate:
         test = self.tests[i]
@@ -305,16 +306,16 @@ class _Pool:
             test, stored = self.tests[i], self.stored[i]
             same = [k for k, s in enumerate(test.stored) if not known or s.card == test.card]
             centre, _ = settle(stored.levels[same], math.hypot(tau0, self.estimates[i].tau), COMMON_NU0)
-            values.append(float(np.median(test.now - stored.centres)) - centre)
+            values.append(float(median(test.now - stored.centres)) - centre)
             sessions.update({test.stored[k].session: None for k in same})
             runs.append(len(same))
         shared = [self.sessions[session] for session in sessions if session in self.sessions]
         _, variance = settle(np.array(shared or [0.0]), tau0, COMMON_NU0)
-        between = 1 + 1 / float(np.median(runs))
+        between = 1 + 1 / float(median(runs))
         shift, sd = common_shift(np.array(values), self.scales[chosen], max(tau0, UNKNOWN_TAU0) * math.sqrt(between))
         df = int(COMMON_NU0) + max(1, len(shared)) - 1
         effect = Effect(shift, math.sqrt(variance * between + sd**2), df, math.sqrt(variance))
-        limit = float(np.median([self.tests[i].limit for i in chosen]))
+        limit = float(median([self.tests[i].limit for i in chosen]))
         critical = max(limit, student_t_quantile(1 - COMMON_ERROR, effect.df) * effect.se)
         decision: Decision = "passed" if shift <= limit else "inconclusive"
         if abs(shift) > critical:
@@ -340,7 +341,7 @@ class _Pool:
         assert self.common is not None
         if self.common.known_card or not self.device:
             return self.common.critical
-        return float(np.median([test.limit for test in self.tests]))
+        return float(median([test.limit for test in self.tests]))
 
     def verdicts(self) -> list[TimeVerdict]:
         taken = [self._taken_out(i) for i in range(len(self.tests))]
@@ -363,7 +364,10 @@ class _Pool:
         return behind > 1
 
     def _verdict(self, i: int, estimate: _Estimate, taken: tuple[float, float], faster: bool) -> TimeVerdict:
-        """Where the others are ``faster``, a test fails only if it is slower by itself, without them, too."""
+        """Where the others are ``faster``, a test must be slower than its tolerance as it stands, too, to fail.
+
+        And by as much more as the others got faster than sessions usually differ.
+        """
         test, (shift, shift_sd) = self.tests[i], taken
         widened = float(self.scales[i]) / self.estimates[i].sd
         sd = widened * estimate.sd
@@ -371,7 +375,7 @@ class _Pool:
         t = student_t_quantile(1 - TEST_ERROR / self.m, effect.df)
         critical = max(test.limit, t * effect.se)
         if faster:
-            critical = max(critical, max(test.limit, t * math.hypot(sd, self.prior)) - shift)
+            critical = max(critical, test.limit + max(0.0, -shift - self.prior) - shift)
         if test.relative and len(test.stored) < LEAST_SPEED_UP_RUNS:
             critical = math.inf
         decision: Decision = "inconclusive"
