@@ -541,7 +541,7 @@ class Comparison(Record, frozen=True, kw_only=True):
     """Chrome traces of a generation of each side, where both were profiled, relative to the run's folder."""
 
 
-class Result(Record, frozen=True, kw_only=True):
+class Result(Record, frozen=True, kw_only=True, tag_field="kind", tag="result"):
     """Everything known of one test in one session."""
 
     test: str
@@ -575,7 +575,7 @@ class Result(Record, frozen=True, kw_only=True):
         return self.recipe and str(self.measurement.facts.get("recipe", self.recipe))
 
 
-class Skipped(Record, frozen=True, kw_only=True):
+class Skipped(Record, frozen=True, kw_only=True, tag_field="kind", tag="skipped"):
     """A fluxperf test that did not run, and why."""
 
     test: str
@@ -608,6 +608,10 @@ class PublishedFigure(Record, frozen=True, kw_only=True):
     url: str
 
 
+Against = Literal["baselines", "session", "environment"]
+"""What results are judged against: stored baselines, a recorded session, or an old environment."""
+
+
 class RunDocument(Record, frozen=True, kw_only=True):
     """The content of ``results.json``: the only source of every report."""
 
@@ -625,6 +629,8 @@ class RunDocument(Record, frozen=True, kw_only=True):
     strict: bool = False
     """Whether inconclusive tests failed."""
     command: tuple[str, ...] = ()
+    """As it was typed."""
+    against: Against = "baselines"
     collected: int
     """fluxperf tests selected in the session; ``gated`` of them were judged against a baseline."""
     gated: int
@@ -642,13 +648,3 @@ class RunDocument(Record, frozen=True, kw_only=True):
     def measured_in(self) -> dict[str, Environment]:
         """Every environment that results were measured in, by digest."""
         return {self.environment.digest: self.environment, **self.environments}
-
-    @property
-    def against(self) -> Literal["baselines", "session", "environment"]:
-        """What the results were judged against: stored baselines, a recorded session, or an old environment."""
-        match self.command[:2]:
-            case ("fluxperf", "compare"):
-                return "session"
-            case ("fluxperf", "ab"):
-                return "environment"
-        return "baselines"

@@ -1,45 +1,35 @@
-"""One pytest process: what it measures on, with which models and baselines, and what came out.
+"""One pytest process: what it measures on, with which models and baselines.
 
 Everything heavy is a lazy property, so a session without a fluxperf test touches none of it. Under xdist every
-worker has a session of its own; results travel to the controller's on the test reports.
+worker has a session of its own, and so has the controller, which measures nothing.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import msgspec
 from filelock import FileLock
 
 from pytest_fluxperf import prompts
-from pytest_fluxperf.baseline import published
 from pytest_fluxperf.baseline.store import BaselineStore
-from pytest_fluxperf.baseline.update import Change
 from pytest_fluxperf.errors import FluxPerfError
-from pytest_fluxperf.gate.compare import tail_warning
-from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.machine import hardware, software
 from pytest_fluxperf.measure.clock import Clock, clock_for
 from pytest_fluxperf.pipelines import access
 from pytest_fluxperf.pipelines.models import RANDOM
 from pytest_fluxperf.quality import custom_metrics
 from pytest_fluxperf.results import (
-    RESULTS_FORMAT,
     Environment,
     Generation,
     Hardware,
-    PublishedFigure,
     Result,
-    RunDocument,
-    Skipped,
     Workload,
 )
 from pytest_fluxperf.settings import ItemSettings, RunSettings
@@ -93,16 +83,12 @@ class Session:
         self.models = dict(models or {})
         self.own_metrics = dict(own_metrics or {})
         self._on_pipeline = on_pipeline
-        self.started = time.monotonic()
         self.time_utc = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         self.id = run
         self.configurations = 0
         """fluxperf tests selected, over which Bonferroni's correction is shared."""
         self.environments: dict[str, Environment] = {}
-        """What results were measured in, by digest; xdist's workers may differ."""
-        self.results: dict[str, Result] = {}
-        self.skipped: dict[str, Skipped] = {}
-        self.selected: set[str] = set()
+        """What this process measured in, by digest."""
         self.answers: dict[tuple[object, ...], Any] = {}
         """What reference recipes' transformers answered to fixed inputs."""
         self.turns: Turns | None = None
@@ -304,107 +290,3 @@ class Session:
         """Let go of the models."""
         if "pool" in vars(self):
             self.pool.close()
-
-    def told(self) -> dict[str, Any]:
-        """What an xdist worker tells the controller, as plain builtins."""
-        return {"environments": msgspec.to_builtins(self.environments), "configurations": self.configurations}
-
-    def adopt(self, told: Mapping[str, Any]) -> None:
-        """Take over what a worker told: the controller loads no torch and knows less of its environment."""
-        self.environments |= msgspec.convert(told.get("environments", {}), dict[str, Environment])
-        self.configurations = max(self.configurations, told.get("configurations", 0))
-
-    # -- what came out -------------------------------------------------------------------------------------
-
-    def collect(self, payload: Mapping[str, Any]) -> Result | Skipped:
-        """Take a result or a skip that came with a test report (plain builtins); a result is saved at once."""
-        if "judgement" in payload:
-            result = msgspec.convert(payload, Result)
-            self.results[result.test] = result
-            self.save()
-            return result
-        skipped = msgspec.convert(payload, Skipped)
-        self.skipped[skipped.test] = skipped
-        return skipped
-
-    def save(self) -> None:
-        """Write ``results.json`` as far as it is known: a run that is killed loses only what it has not finished."""
-        from pytest_fluxperf.report import write_document
-
-        with suppress(FluxPerfError):  # the end of the run tells what cannot be written
-            write_document(self.document(ended=False), self.folder / "results.json")
-
-    @property
-    def gated(self) -> int:
-        """Tests that were judged against something."""
-        return sum(result.judgement.gated for result in self.results.values())
-
-    def move_baselines(self, results: Sequence[Result]) -> list[Change]:
-        """Carry out ``--fluxperf-update`` or ``--fluxperf-append``; says what happened to each baseline."""
-        assert self.settings.update is not None
-        policy = Policy.of("relative" if self.relative else "absolute")
-        return self.store.update(
-            results,
-            self.settings.update,
-            hardware=self.hardware,
-            environments=self.environments,
-            tau0=policy.tau0,
-            nu0=policy.nu0,
-            pictures=self.folder,
-        )
-
-    def _caches_to_know_of(self, results: Sequence[Result]) -> Iterator[str]:
-        """Step caches whose hits are not those that a serving team would see."""
-        if self.random:
-            return  # the model's caveats say so
-        if any("computed=" in (result.recipe or "") for result in results):
-            yield (
-                "step caches with computed=K follow a fixed schedule, whatever their threshold says: a way to measure, "
-                "never one to serve"
-            )
-        if any(result.measurement.facts.get("teacache_fitted_for_model") is False for result in results):
-            yield (
-                "TeaCache decides by the coefficients of FLUX.1-dev, which were not fitted to this model; fit them by: "
-                f"fluxperf calibrate teacache --model {self.info.source}"
-            )
-
-    def document(self, *, ended: bool = True) -> RunDocument:
-        """Everything the reports are made of; unless the session has ``ended``, with a warning that it had not."""
-        import pytest_fluxperf
-
-        collected = max(len(self.selected), self.configurations)  # an interrupted run never reaches some
-        results = tuple(self.results[test] for test in sorted(self.results))
-        tail = tail_warning(results)
-        warnings = [*self.info.caveats, *self._caches_to_know_of(results), *([tail] if tail else [])]
-        if not ended:
-            done = len(self.results) + len(self.skipped)
-            moved = "; no baseline was moved" if self.settings.update else ""
-            warnings.insert(
-                0,
-                f"the session had not ended when this was written; tests that were done: {done} of {collected}{moved}",
-            )
-        figures: tuple[PublishedFigure, ...] = ()
-        try:
-            figures = published.beside(published.load(self.settings.baselines), (result.workload for result in results))
-        except FluxPerfError as error:  # no reason to lose what was measured
-            warnings.append(f"published figures are left out: {error}")
-        return RunDocument(
-            format=RESULTS_FORMAT,
-            session=self.id,
-            time_utc=self.time_utc,
-            plugin=pytest_fluxperf.__version__,
-            gpu=self.gpu.name,
-            hardware=self.hardware,
-            environment=self.environment,
-            environments=self.environments if len(self.environments) > 1 else {},
-            strict=self.settings.strict,
-            command=("pytest", *sys.argv[1:]),
-            collected=collected,
-            gated=self.gated,
-            results=results,
-            skipped=tuple(self.skipped[test] for test in sorted(self.skipped)),
-            warnings=tuple(warnings),
-            duration_s=round(time.monotonic() - self.started, 3),
-            update=self.settings.update if ended else None,
-            published=figures,
-        )

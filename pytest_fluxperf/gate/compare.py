@@ -93,6 +93,7 @@ def compare_documents(
         warnings=tuple(warnings),
         update=None,
         command=("fluxperf", "compare"),
+        against="session",
     )
 
 

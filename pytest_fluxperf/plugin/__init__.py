@@ -100,6 +100,30 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable(
+    report: pytest.CollectReport | pytest.TestReport,
+) -> Generator[None, dict[str, Any] | None, dict[str, Any] | None]:
+    """In an xdist worker, encode what a report carries."""
+    data = yield
+    if data is not None and hasattr(report, "fluxperf"):
+        data["fluxperf"] = report.fluxperf.encode()
+    return data
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_from_serializable(
+    data: dict[str, Any],
+) -> Generator[None, pytest.TestReport | None, pytest.TestReport | None]:
+    """In xdist's controller, decode it."""
+    report = yield
+    if report is not None and "fluxperf" in data:
+        from pytest_fluxperf.bench.run import Envelope
+
+        report.fluxperf = Envelope.decode(data["fluxperf"])  # type: ignore[attr-defined]
+    return report
+
+
 class _Reporting:
     """Hooks of the process that reports: the only one, or xdist's controller."""
 
@@ -139,9 +163,10 @@ class _Reporting:
         output = getattr(node, "workeroutput", {})
         if refused := output.get("fluxperf_refused"):
             self._config.stash.setdefault(REFUSED, refused)
-        told = output.get("fluxperf")
-        if told and SESSION in self._config.stash:
-            collect.session_of(self._config).adopt(told)
+        if "fluxperf" in output and SESSION in self._config.stash:
+            from pytest_fluxperf.bench.run import Envelope
+
+            collect.run_of(self._config).receive(Envelope.decode(output["fluxperf"]))
 
 
 class _Working:
@@ -149,8 +174,10 @@ class _Working:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Tell the controller what this process measured in, or why it could not."""
-        session.config.workeroutput["fluxperf_refused"] = session.config.stash.get(REFUSED, None)  # type: ignore[attr-defined]
+        output: dict[str, Any] = session.config.workeroutput  # type: ignore[attr-defined]
+        output["fluxperf_refused"] = session.config.stash.get(REFUSED, None)
         if SESSION in session.config.stash:
-            ours = collect.session_of(session.config)
-            session.config.workeroutput["fluxperf"] = ours.told()  # type: ignore[attr-defined]
-            ours.close()
+            from pytest_fluxperf.plugin import reporting
+
+            output["fluxperf"] = reporting.envelope(session.config).encode()
+            session.config.stash[SESSION].close()

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.plugin.stash import BENCH, RUN, SESSION, SETTINGS, is_worker, preparing, run_name
 
 if TYPE_CHECKING:
     from pytest_fluxperf.bench.bench import Bench
+    from pytest_fluxperf.bench.run import Origin, Run
     from pytest_fluxperf.bench.session import Session
-from pytest_fluxperf.plugin.stash import BENCH, SESSION, SETTINGS, is_worker, preparing, run_name
 
 
 def session_of(config: pytest.Config) -> Session:
-    """The process's session, made when first needed."""
+    """The process's session, made with the run that it may have to report when it is first needed."""
     if SESSION not in config.stash:
+        from pytest_fluxperf.bench.run import Run
         from pytest_fluxperf.bench.session import Session
 
         hook = config.hook
@@ -31,7 +33,33 @@ def session_of(config: pytest.Config) -> Session:
             own_metrics=_gathered(config, "pytest_fluxperf_metrics", "a PictureMetric", callable),
             on_pipeline=lambda pipe, recipe: hook.pytest_fluxperf_pipeline(pipe=pipe, recipe=recipe, config=config),
         )
+        config.stash[RUN] = Run(run_name(config), lambda: _origin(config))
     return config.stash[SESSION]
+
+
+def run_of(config: pytest.Config) -> Run:
+    """The run that this process reports."""
+    session_of(config)
+    return config.stash[RUN]
+
+
+def _origin(config: pytest.Config) -> Origin:
+    """What the run is of; raises :class:`FluxPerfError` for a device or model that is not there."""
+    from pytest_fluxperf.bench.run import Origin
+
+    session = session_of(config)
+    return Origin(
+        gpu=session.gpu.name,
+        hardware=session.hardware,
+        command=("pytest", *map(str, config.invocation_params.args)),
+        baselines=session.settings.baselines,
+        mode="relative" if session.relative else "absolute",
+        strict=session.settings.strict,
+        update=session.settings.update,
+        caveats=tuple(session.info.caveats),
+        model=str(session.info.source),
+        random=session.random,
+    )
 
 
 def _asked(config: pytest.Config, name: str) -> list[Any]:

@@ -1,31 +1,32 @@
-"""From pytest's hooks to the session: one test, its report, the end of the run."""
+"""From pytest's hooks to the run: one test, its report, the end of the session."""
 
 from __future__ import annotations
 
 import os
 import statistics
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
-import msgspec
 import pytest
 
-from pytest_fluxperf import report as reporting
 from pytest_fluxperf.baseline.update import fails
+from pytest_fluxperf.bench.run import Ending, Envelope
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.measure.runner import BodyRaised
-from pytest_fluxperf.plugin.collect import session_of
+from pytest_fluxperf.plugin.collect import run_of, session_of
 from pytest_fluxperf.plugin.progress import Live
-from pytest_fluxperf.plugin.stash import BENCH, PAYLOAD, REFUSED, failure, is_worker
-from pytest_fluxperf.report import terminal
+from pytest_fluxperf.plugin.stash import BENCH, REFUSED, RESULT, SESSION, failure
+from pytest_fluxperf.report import junit_properties, terminal
 from pytest_fluxperf.results import Result, Skipped
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
-CHANGES: pytest.StashKey[tuple[str, ...]] = pytest.StashKey()
-"""What became of the baselines, and what could not be written."""
-REPORTS: pytest.StashKey[reporting.ReportPaths] = pytest.StashKey()
+ENDING: pytest.StashKey[Ending] = pytest.StashKey()
+"""How the run ended, once it has."""
 
+ESCALATION = "fluxperf-escalation"
+"""Name of the plugin that has suspects compared with an old environment."""
 
 QUIET = ("regressed", "invalid", "no baseline", "inconclusive")
 """Verdicts for which captured output explains nothing."""
@@ -42,6 +43,7 @@ def run(item: pytest.Function) -> None:
     names = item._fixtureinfo.argnames
     arguments = {name: item.funcargs[name] for name in names}
     live = Live(item)
+    item.stash[RESULT] = None  # that of an earlier attempt
     try:
         result = bench.run(lambda: item.obj(**arguments), live.show)
     except BodyRaised as error:
@@ -64,26 +66,41 @@ def run(item: pytest.Function) -> None:
 
 
 def _publish(item: pytest.Item, result: Result) -> None:
-    item.stash[PAYLOAD] = msgspec.to_builtins(result)
-    item.user_properties.extend(reporting.junit_properties(result))
-    item.config.hook.pytest_fluxperf_result(item=item, result=result)
+    """Keep a result for the report, and tell the hook, unless a comparison is going to judge it once more."""
+    item.stash[RESULT] = result
+    item.user_properties[:] = with_properties(item.user_properties, result)
+    escalation = item.config.pluginmanager.get_plugin(ESCALATION)
+    if escalation is None or not escalation.suspects(result):
+        item.config.hook.pytest_fluxperf_result(item=item, result=result)
+
+
+def with_properties(properties: list[tuple[str, object]], result: Result) -> list[tuple[str, object]]:
+    """A test's JUnit properties with those of ``result`` in the place of ours: those of an earlier attempt."""
+    others = [(name, value) for name, value in properties if not name.startswith("fluxperf_")]
+    return [*others, *junit_properties(result)]
+
+
+def envelope(config: pytest.Config, outcome: Result | Skipped | None = None) -> Envelope:
+    """What this process tells the one that reports, which may be another."""
+    session = config.stash.get(SESSION, None)
+    if session is None:  # it was refused
+        return Envelope(outcome=outcome)
+    return Envelope(outcome=outcome, environments=session.environments, configurations=session.configurations)
 
 
 def attach(item: pytest.Item, report: pytest.TestReport) -> None:
     """Put an item's result, or why it was skipped, on its report."""
-    payload: dict[str, Any] = item.stash.get(PAYLOAD, {}) if report.when == "call" else {}
-    if report.skipped and not payload:
-        payload = _skipped(item, report)
-    if report.when == "setup" and report.failed and not payload and BENCH in item.stash:
-        payload = _not_set_up(item, report)
-    if payload.get("judgement", {}).get("verdict") in QUIET:
+    outcome: Result | Skipped | None = item.stash.get(RESULT, None) if report.when == "call" else None
+    if report.skipped and outcome is None:
+        outcome = _skipped(item, report)
+    if report.when == "setup" and report.failed and outcome is None and BENCH in item.stash:
+        outcome = _not_set_up(item, report)
+    if isinstance(outcome, Result) and outcome.judgement.verdict in QUIET:
         report.sections.clear()  # what the libraries logged while all went well would hide the one line that counts
-    report.fluxperf = payload  # type: ignore[attr-defined]
-    if is_worker(item.config) and "judgement" in payload:
-        report.fluxperf_told = session_of(item.config).told()  # type: ignore[attr-defined]
+    report.fluxperf = envelope(item.config, outcome)  # type: ignore[attr-defined]
 
 
-def _skipped(item: pytest.Item, report: pytest.TestReport) -> dict[str, Any]:
+def _skipped(item: pytest.Item, report: pytest.TestReport) -> Result | Skipped:
     """A skip, or the broken result of a test that skipped itself though its baseline shows that it ran."""
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
     reason = reason.removeprefix("Skipped: ")
@@ -96,14 +113,14 @@ def _skipped(item: pytest.Item, report: pytest.TestReport) -> dict[str, Any]:
             f"was skipped ({reason}), but ran when its baseline was recorded; mark it skip or skipif, "
             f"or delete {os.path.relpath(path)} to give it up"
         )
-        if path.exists() and (payload := _broken(item, problem)):
+        if path.exists() and (result := _broken(item, problem)):
             report.outcome, report.longrepr = "failed", f"fluxperf: broken: {problem}"
-            return payload
+            return result
     recipe = item.stash[BENCH].recipe if BENCH in item.stash else None
-    return dict(msgspec.to_builtins(Skipped(test=item.nodeid, recipe=recipe, reason=reason, marked=marked)))
+    return Skipped(test=item.nodeid, recipe=recipe, reason=reason, marked=marked)
 
 
-def _not_set_up(item: pytest.Item, report: pytest.TestReport) -> dict[str, Any]:
+def _not_set_up(item: pytest.Item, report: pytest.TestReport) -> Result | None:
     """The broken result of a test whose fixtures failed."""
     crash = getattr(report.longrepr, "reprcrash", None)
     said = (str(crash.message if crash else report.longrepr).strip() or "without a word").splitlines()[0]
@@ -112,33 +129,40 @@ def _not_set_up(item: pytest.Item, report: pytest.TestReport) -> dict[str, Any]:
     return _broken(item, f"could not be set up: {said}")
 
 
-def _broken(item: pytest.Item, problem: str) -> dict[str, Any]:
-    """The broken result of a test that was not measured; nothing where even that cannot be made."""
+def _broken(item: pytest.Item, problem: str) -> Result | None:
+    """The broken result of a test that was not measured; None where even that cannot be made."""
     try:
-        result = item.stash[BENCH].broken(problem)
+        result: Result = item.stash[BENCH].broken(problem)
     except FluxPerfError:  # the session was refused
-        return {}
+        return None
     try:
         item.config.hook.pytest_fluxperf_result(item=item, result=result)
     except Exception as error:  # in the middle of pytest's own reporting, it would end the session
         item.warn(FluxPerfWarning(f"pytest_fluxperf_result: {type(error).__name__}: {error}"))
-    return dict(msgspec.to_builtins(result))
+    return result
 
 
 def collect(config: pytest.Config, report: pytest.TestReport) -> None:
-    """Take what a report carries into the session."""
-    session = session_of(config)
-    session.selected.add(report.nodeid)
-    session.adopt(getattr(report, "fluxperf_told", {}))
-    payload = report.fluxperf
-    if payload:
-        result = session.collect(payload)
-        reporter = config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None and isinstance(result, Result) and not reporter.isatty and reporter.verbosity >= 0:
-            reporter.ensure_newline()
-            if reporter._tw.width_of_current_line:  # xdist's dots, of which pytest does not know
-                reporter.write_line("")
-            reporter.write_line(f"fluxperf: {_line(result)}")
+    """Take what a report carries into the run; a result is saved at once."""
+    carried: Envelope = report.fluxperf  # type: ignore[attr-defined]
+    record(config, report.nodeid, carried)
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or not isinstance(carried.outcome, Result) or reporter.isatty or reporter.verbosity < 0:
+        return
+    reporter.ensure_newline()
+    if reporter._tw.width_of_current_line:  # xdist's dots, of which pytest does not know
+        reporter.write_line("")
+    reporter.write_line(f"fluxperf: {_line(carried.outcome)}")
+
+
+def record(config: pytest.Config, test: str, carried: Envelope) -> None:
+    """Take what came of a test into the run; a result is saved at once."""
+    collected = run_of(config)
+    collected.selected.add(test)
+    collected.receive(carried)
+    if isinstance(carried.outcome, Result):
+        with suppress(FluxPerfError):  # the end of the run tells that the folder cannot be written
+            collected.save(session_of(config).folder)
 
 
 def finish(session: pytest.Session) -> None:
@@ -148,27 +172,11 @@ def finish(session: pytest.Session) -> None:
         return
     ours = session_of(session.config)
     ours.close()
-    if not ours.selected:
+    collected = run_of(session.config)
+    if not collected.selected:
         return
-    update = ours.settings.update
-    document = ours.document()
-    if update:
-        try:
-            moved = ours.move_baselines(document.results)
-            changes = tuple(change.line for change in moved)
-            if session.exitstatus == pytest.ExitCode.OK and any(change.action == "refused" for change in moved):
-                session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        except FluxPerfError as error:  # the report of what was measured is not lost with them
-            changes = (f"no baseline was moved: {error}",)
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        session.config.stash[CHANGES] = changes
-        document = msgspec.structs.replace(document, changes=changes)
-    try:
-        session.config.stash[REPORTS] = reporting.write_reports(document, ours.folder)
-    except FluxPerfError as error:  # the terminal still tells the verdicts
-        session.config.stash[CHANGES] = (*session.config.stash.get(CHANGES, ()), str(error))
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    if not ours.gated and not (update and document.results) and session.exitstatus == pytest.ExitCode.OK:
+    ending = session.config.stash[ENDING] = collected.end(ours.folder)
+    if ending.failed and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -179,19 +187,18 @@ def summarize(reporter: TerminalReporter) -> None:
         reporter.section("fluxperf")
         reporter.write_line(f"ERROR: {refused}", red=True)
         return
-    ours = session_of(config)
-    if not ours.selected:
+    ending = config.stash.get(ENDING, None)
+    if ending is None:
         return
-    document = msgspec.structs.replace(ours.document(), changes=config.stash.get(CHANGES, ()))
     reporter.section("fluxperf")
-    for line in terminal.terminal_summary(document, reporter._tw.fullwidth, reporter._tw.markup):
+    for line in terminal.terminal_summary(ending.document, reporter._tw.fullwidth, reporter._tw.markup):
         reporter.write_line(line)
-    for line in config.stash.get(CHANGES, ()):
+    for line in (*ending.document.changes, *(e for e in ending.errors if e not in ending.document.warnings)):
         reporter.write_line(line)
-    if not ours.gated and not (ours.settings.update and document.results):
+    if ending.gated_nothing:
         reporter.write_line("fluxperf: this run gated nothing, so it fails", red=True, bold=True)
-    if paths := config.stash.get(REPORTS, None):
-        reporter.write_line(f"report: {os.path.relpath(paths.html)}")
+    if ending.reports:
+        reporter.write_line(f"report: {os.path.relpath(ending.reports.html)}")
 
 
 def _line(result: Result) -> str:

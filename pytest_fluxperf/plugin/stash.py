@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,17 +13,18 @@ from pytest_fluxperf.report.document import new_run_name
 
 if TYPE_CHECKING:
     from pytest_fluxperf.bench.bench import Bench
+    from pytest_fluxperf.bench.run import Run
     from pytest_fluxperf.bench.session import Session
+    from pytest_fluxperf.results import Result
     from pytest_fluxperf.settings import RunSettings
 
 SETTINGS: pytest.StashKey[RunSettings] = pytest.StashKey()
 SESSION: pytest.StashKey[Session] = pytest.StashKey()
+RUN: pytest.StashKey[Run] = pytest.StashKey()
 BENCH: pytest.StashKey[Bench] = pytest.StashKey()
-PAYLOAD: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
-"""On an item: its result or skip as plain builtins, until the report that carries it is made."""
-
-
-RUN: pytest.StashKey[str] = pytest.StashKey()
+RESULT: pytest.StashKey[Result | None] = pytest.StashKey()
+"""On an item whose body was called: what came of it."""
+RUN_NAME: pytest.StashKey[str] = pytest.StashKey()
 REFUSED: pytest.StashKey[str] = pytest.StashKey()
 """In an xdist worker, and in the controller that heard of it: why nothing can be measured."""
 
@@ -32,9 +33,9 @@ def run_name(config: pytest.Config) -> str:
     """Name of the run, shared by xdist's workers."""
     if is_worker(config):
         return str(config.workerinput["fluxperf_run"])  # type: ignore[attr-defined]
-    if RUN not in config.stash:
-        config.stash[RUN] = new_run_name()
-    return config.stash[RUN]
+    if RUN_NAME not in config.stash:
+        config.stash[RUN_NAME] = new_run_name()
+    return config.stash[RUN_NAME]
 
 
 def is_worker(config: pytest.Config) -> bool:
