@@ -12,7 +12,7 @@ from pytest_fluxperf.ab.stage import trace_folder
 from pytest_fluxperf.ab.trial import Trial, Trouble
 from pytest_fluxperf.baseline.codec import BASELINE_FORMAT
 from pytest_fluxperf.errors import FluxPerfError
-from pytest_fluxperf.gate.attribution import attribute_broken
+from pytest_fluxperf.gate.attribution import attribute, attribute_broken
 from pytest_fluxperf.gate.verdict import judge
 from pytest_fluxperf.machine.software import diff
 from pytest_fluxperf.quality.metrics import Metrics
@@ -22,6 +22,8 @@ from pytest_fluxperf.results import (
     TRACES,
     Baseline,
     Comparison,
+    Environment,
+    Finding,
     Hardware,
     Judgement,
     Measurement,
@@ -62,17 +64,20 @@ def comparison_of(trial: Trial, place: str = "") -> Comparison | None:
     )
 
 
-def result_of(trial: Trial, hardware: Hardware, folder: Path, metrics: Sequence[str]) -> Result | Skipped:
+def result_of(
+    trial: Trial, hardware: Hardware, folder: Path, metrics: Sequence[str], *, strict: bool = False
+) -> Result | Skipped:
     """The result of a trial of ``fluxperf ab``, judged by everything the gate judges, the latency by rule 2.
 
     ``folder`` holds the pictures; where those of old and new differ they are compared by ``metrics``. Pictures that
-    cannot be compared are broken.
+    cannot be compared are broken. With ``strict`` what was not compared is no skip but a result that fails.
     """
     known = [*trial.new, *trial.old]
-    if trial.trouble and trial.described and not known:
-        return _unmeasured(trial, trial.described, trial.trouble)
+    trouble = trial.trouble or (_left_out(trial) if strict else None)
+    if trouble and trial.described and not known:
+        return _unmeasured(trial, trial.described, trouble)
     if trial.skipped or not known:
-        reason = trial.skipped or (trial.trouble.message if trial.trouble else "the comparison ended before it")
+        reason = trial.skipped or (trouble.message if trouble else UNREACHED)
         return Skipped(test=trial.test, recipe=None, reason=reason)
     first = known[0]
     baseline = _baseline(trial, hardware)
@@ -85,10 +90,10 @@ def result_of(trial: Trial, hardware: Hardware, folder: Path, metrics: Sequence[
         comparison=comparison_of(trial),
         duration_s=round(sum(r.duration_s for r in known), 3),
     )
-    if trial.trouble:
-        return msgspec.structs.replace(result, judgement=_troubled(trial, result.measurement, baseline))
+    if trouble:
+        return msgspec.structs.replace(result, judgement=_troubled(trial, trouble, result.measurement, baseline))
     if trial.interleaved is None or baseline is None:
-        return Skipped(test=trial.test, recipe=first.recipe, reason="the comparison ended before it")
+        return Skipped(test=trial.test, recipe=first.recipe, reason=UNREACHED)
     measurement, drift = result.measurement, None
     try:
         drift = _drift(trial, folder, metrics)
@@ -119,8 +124,18 @@ def _unmeasured(trial: Trial, described: Described, trouble: Trouble) -> Result:
         reference=described.reference,
         workload=described.workload,
         measurement=measurement,
-        judgement=_troubled(trial, measurement, None),
+        judgement=_troubled(trial, trouble, measurement, None),
     )
+
+
+UNREACHED = "the comparison ended before it"
+
+
+def _left_out(trial: Trial) -> Trouble | None:
+    """What is wrong with a trial that was not compared, where nothing may be left out."""
+    if trial.skipped:
+        return Trouble("broken", f"{trial.skipped} (--fluxperf-strict fails what cannot run)")
+    return Trouble("inconclusive", UNREACHED) if trial.interleaved is None else None
 
 
 def grounds_of(trial: Trial, hardware: Hardware) -> tuple[Measurement, Baseline] | None:
@@ -132,6 +147,44 @@ def grounds_of(trial: Trial, hardware: Hardware) -> tuple[Measurement, Baseline]
 def with_notes(judgement: Judgement, trial: Trial) -> Judgement:
     """``judgement`` with a warning where a profile was wanted and could not be had."""
     return msgspec.structs.replace(judgement, warnings=(*judgement.warnings, *trial.notes))
+
+
+NOT_THE_PACKAGES = "not the packages: this repository's code, or the machine"
+"""Why a test is slower than its baseline where old and new environment are equally fast."""
+
+
+def with_stage_one(compared: Judgement, result: Result) -> Judgement:
+    """``compared``, or that stage one's ``result`` stands where it convicts the time and the comparison sees nothing.
+
+    Both environments run this repository's code on this machine: what a stored baseline shows and they do not is
+    neither noise nor the doing of a package, so it fails, with both figures.
+    """
+    convicted = _slower_by(result.judgement.findings)
+    beside = next((f for f in compared.findings if f.metric == "latency"), None)
+    if convicted is None or beside is None or beside.verdict == "regressed" or compared.verdict == "broken":
+        return compared
+    reasons: tuple[str, ...] = ()
+    if result.baseline is not None and (before := _newest_environment(result.baseline)) is not None:
+        relative = convicted.metric == "speed-up"
+        reasons = attribute(result.measurement, result.baseline, before, relative=relative)  # of no package's doing
+    others = [f.metric for f in compared.findings if f.verdict == "regressed"]
+    also = [f"also {', '.join(others)}"] if others else []
+    return msgspec.structs.replace(
+        compared,
+        verdict="regressed",
+        message="; ".join([convicted.message, NOT_THE_PACKAGES, f"old and new environment: {beside.message}", *also]),
+        findings=(convicted, *compared.findings),
+        attribution=reasons,
+    )
+
+
+def _slower_by(findings: Sequence[Finding]) -> Finding | None:
+    """The finding that the time regressed, if it did."""
+    return next((f for f in findings if f.metric in ("latency", "speed-up") and f.verdict == "regressed"), None)
+
+
+def _newest_environment(baseline: Baseline) -> Environment | None:
+    return baseline.environments.get(baseline.runs[-1].environment)
 
 
 def _baseline(trial: Trial, hardware: Hardware) -> Baseline | None:
@@ -202,18 +255,17 @@ def _traces(result: Result) -> list[str]:
     return [str(trace_folder(result.run.session) / PurePath(trace).relative_to(TRACES)) for trace in table.traces]
 
 
-def _troubled(trial: Trial, measurement: Measurement, baseline: Baseline | None) -> Judgement:
+def _troubled(trial: Trial, trouble: Trouble, measurement: Measurement, baseline: Baseline | None) -> Judgement:
     """The verdict on what could not be compared; what is broken says what differs from the old environment."""
-    assert trial.trouble is not None
     differs: tuple[str, ...] = ()
     environment = trial.environments.get("new")
-    if trial.trouble.verdict == "broken" and trial.new and baseline is not None and environment is not None:
+    if trouble.verdict == "broken" and trial.new and baseline is not None and environment is not None:
         differs = attribute_broken(measurement, baseline, environment)
     return Judgement(
-        verdict=trial.trouble.verdict,
-        message=trial.trouble.message,
+        verdict=trouble.verdict,
+        message=trouble.message,
         attribution=differs,
-        gated=trial.trouble.verdict != "no baseline",
+        gated=trouble.verdict not in ("no baseline", "inconclusive"),
     )
 
 

@@ -74,6 +74,12 @@ class Collected(Message, frozen=True, kw_only=True):
     """Whether the user wants every test profiled."""
     caveats: tuple[str, ...] = ()
     """What the model under test cannot tell."""
+    baselines: str = ""
+    """Folder of the baselines, beside which published figures lie."""
+    model: str = ""
+    """Where the model comes from."""
+    random: bool = False
+    """Whether it has random weights."""
 
     def why_not(self, test: str) -> str:
         """Why ``test`` was not found."""
@@ -238,7 +244,7 @@ def _known(value: Any, kind: inspect.Type) -> Any:
     match kind:
         case inspect.UnionType() if isinstance(value, dict):
             options = [option for option in kind.types if isinstance(option, inspect.StructType)]
-            fits = [o for o in options if o.tag_field is None or value.get(o.tag_field) == o.tag]
+            fits = [o for o in options if o.tag_field is None or value.get(o.tag_field, o.tag) == o.tag]
             return _known(value, fits[0]) if fits else value
         case inspect.UnionType() if isinstance(value, list):
             lists = [o for o in kind.types if isinstance(o, inspect.VarTupleType | inspect.ListType)]

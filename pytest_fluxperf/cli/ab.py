@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import pytest_fluxperf
 from pytest_fluxperf.cli.arguments import Commands
 from pytest_fluxperf.cli.processes import add_process_options, make_folder, refuse_own_options
 from pytest_fluxperf.errors import FluxPerfError
-from pytest_fluxperf.results import RESULTS_FORMAT, Result, RunDocument, Skipped
+from pytest_fluxperf.results import Environment, Skipped
+
+if TYPE_CHECKING:
+    from pytest_fluxperf.ab.conductor import Conductor
+    from pytest_fluxperf.ab.trial import Trial
+    from pytest_fluxperf.bench.run import Ending, Origin, Run
 
 
 @dataclass(frozen=True)
@@ -74,15 +77,15 @@ def run(options: argparse.Namespace) -> int:
 def ab(request: Request) -> int:
     """Compare, write the report, and print the summary; 1 when something failed or nothing was judged."""
     from pytest_fluxperf.ab.conductor import Conductor
-    from pytest_fluxperf.ab.outcome import result_of
     from pytest_fluxperf.ab.process import find_python
     from pytest_fluxperf.ab.trial import Terms
+    from pytest_fluxperf.bench.run import Run
     from pytest_fluxperf.report.document import new_run_name
 
     refuse_own_options(request.arguments, "a comparison of two environments")
-    start, run = time.monotonic(), new_run_name()
+    name = new_run_name()
     old, new = find_python(request.old), find_python(request.new)
-    folder = make_folder(request.reports, run)
+    folder = make_folder(request.reports, name)
     terms = Terms(
         old=old,
         new=new,
@@ -93,52 +96,73 @@ def ab(request: Request) -> int:
         go_on=request.go_on,
     )
     conductor = Conductor(terms, show=lambda line: print(line, flush=True))
+    run = Run(name, lambda: _origin(conductor, request.command))
     trials = conductor.run()
+    run.environments |= _environments(trials)
+    if not run.environments:
+        raise FluxPerfError(conductor.ended or f"the new environment ran none of the tests; see the logs in {folder}")
+    _collect(run, trials, conductor, folder)
+    return _report(run.end(folder))
+
+
+def _origin(conductor: Conductor, command: tuple[str, ...]) -> Origin:
+    """What the run is of, as the processes that were compared have told."""
+    from pytest_fluxperf.bench.run import Origin
+
     found = conductor.collected
     assert found is not None
     assert found.hardware is not None
-    made = [result_of(trial, found.hardware, folder, found.metrics) for trial in trials]
-    results = tuple(result for result in made if isinstance(result, Result))
-    environment = next((trial.environments["new"] for trial in trials if "new" in trial.environments), None)
-    if environment is None:
-        raise FluxPerfError(conductor.ended or f"the new environment ran none of the tests; see the logs in {folder}")
-    unreached = sum(isinstance(one, Skipped) and not trial.skipped for trial, one in zip(trials, made, strict=True))
-    ended = [f"the comparison ended early, {unreached} not compared: {conductor.ended}"] if conductor.ended else []
-    lost = [
-        f"{trial.test}: {trial.trouble.verdict}: {trial.trouble.message}"
-        for trial, one in zip(trials, made, strict=True)
-        if trial.trouble and not isinstance(one, Result)
-    ]
-    document = RunDocument(
-        format=RESULTS_FORMAT,
-        session=run,
-        time_utc=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        plugin=pytest_fluxperf.__version__,
+    return Origin(
         gpu=found.gpu,
         hardware=found.hardware,
-        environment=environment,
-        command=request.command,
-        collected=len(made),
-        gated=sum(result.judgement.gated for result in results),
-        results=results,
-        skipped=tuple(skipped for skipped in made if isinstance(skipped, Skipped)),
-        warnings=(*found.caveats, *ended, *lost),
-        duration_s=round(time.monotonic() - start, 3),
+        command=command,
+        against="environment",
+        baselines=Path(found.baselines) if found.baselines else None,
+        strict=found.strict,
+        caveats=found.caveats,
+        model=found.model,
+        random=found.random,
     )
-    return _reported(document, folder, failed=bool(lost), strict=found.strict)
 
 
-def _reported(document: RunDocument, folder: Path, *, failed: bool, strict: bool) -> int:
-    """Write and print it; the exit status. ``failed`` where something failed that left no result."""
-    from pytest_fluxperf.baseline.update import fails
-    from pytest_fluxperf.report import write_reports
+def _environments(trials: Sequence[Trial]) -> dict[str, Environment]:
+    """The new environment by digest, as it was when the tests were measured, or else when they were collected."""
+    known = [trial for trial in trials if "new" in trial.environments]
+    measured = [trial for trial in known if trial.new]
+    found = [trial.environments["new"] for trial in measured or known[:1]]
+    return {environment.digest: environment for environment in found}
+
+
+def _collect(run: Run, trials: Sequence[Trial], conductor: Conductor, folder: Path) -> None:
+    """Take what came of the trials into the run."""
+    from pytest_fluxperf.ab.outcome import result_of
+
+    origin, found = run.origin, conductor.collected
+    assert found is not None
+    unreached = 0
+    for trial in trials:
+        run.selected.add(trial.test)
+        outcome = result_of(trial, origin.hardware, folder, found.metrics, strict=origin.strict)
+        unreached += not trial.trouble and not trial.skipped and trial.interleaved is None
+        if trial.trouble and isinstance(outcome, Skipped):  # nothing is known of it that a result could hold
+            run.warnings.append(f"{trial.test}: {trial.trouble.verdict}: {trial.trouble.message}")
+        else:
+            run.add(outcome)
+    if conductor.ended:
+        run.warnings.append(f"the comparison ended early, {unreached} not compared: {conductor.ended}")
+
+
+def _report(ending: Ending) -> int:
+    """Print the summary of what was written; the exit status."""
     from pytest_fluxperf.report.terminal import terminal_summary
+    from pytest_fluxperf.report.view import overview
 
-    paths = write_reports(document, folder)
-    for line in terminal_summary(document, shutil.get_terminal_size().columns):
+    document = ending.document
+    for line in (*terminal_summary(document, shutil.get_terminal_size().columns), *ending.errors):
         print(line)
-    if not document.gated:
+    if ending.gated_nothing:
         print("fluxperf: this comparison gated nothing, so it fails")
-    print(f"report: {os.path.relpath(paths.html)}")
-    failed |= any(fails(r, strict=strict, update=None, hardware=document.hardware) for r in document.results)
-    return int(failed or not document.gated or (strict and bool(document.skipped)))
+    if ending.reports:
+        print(f"report: {os.path.relpath(ending.reports.html)}")
+    view = overview(document)
+    return int(ending.failed or view.failed > 0 or view.unmeasured > 0)

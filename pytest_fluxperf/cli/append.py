@@ -42,7 +42,8 @@ def run(options: argparse.Namespace) -> int:
 def _check(path: Path, document: RunDocument) -> None:
     """Raise FluxPerfError for what no baseline takes."""
     if document.against != "baselines":
-        raise FluxPerfError(f"{path}: holds a comparison by fluxperf {document.command[1]}, which no baseline takes")
+        command = "ab" if document.against == "environment" else "compare"
+        raise FluxPerfError(f"{path}: holds a comparison by fluxperf {command}, which no baseline takes")
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", document.gpu, re.ASCII):
         raise FluxPerfError(f"{path}: {document.gpu!r} is no name of a GPU's folder")
 

@@ -41,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
             from pytest_fluxperf.plugin.escalation import Escalation
 
             escalation = Escalation(config, settings.old_python, settings.ab_timeout_s)
-            config.pluginmanager.register(escalation, "fluxperf-escalation")
+            config.pluginmanager.register(escalation, stash.ESCALATION)
     except FluxPerfError as error:
         raise pytest.UsageError(str(error)) from None
     config.pluginmanager.register(_Working() if stash.is_worker(config) else _Reporting(config), "fluxperf-session")

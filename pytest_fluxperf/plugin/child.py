@@ -46,7 +46,7 @@ from pytest_fluxperf.bench.session import Session
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.machine.software import capture
 from pytest_fluxperf.plugin.collect import make_bench, session_of
-from pytest_fluxperf.plugin.stash import BENCH, PAYLOAD, RUN
+from pytest_fluxperf.plugin.stash import BENCH, RESULT, RUN_NAME
 from pytest_fluxperf.results import Generation, Result
 
 _WITHOUT_FORCE: dict[str, Any] = {
@@ -83,7 +83,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if hasattr(config.option, name):
             setattr(config.option, name, value)
     config.option.fluxperf_reports = os.environ.pop(REPORTS_VARIABLE)
-    config.stash[RUN] = os.environ.pop(RUN_VARIABLE)
+    config.stash[RUN_NAME] = os.environ.pop(RUN_VARIABLE)
     channel = Channel(connection)
     config.pluginmanager.register(_Child(channel, strict), "fluxperf-ab-child")
     channel.send(Hello(protocol=PROTOCOL, plugin=pytest_fluxperf.__version__, python=platform.python_version()))
@@ -163,6 +163,9 @@ class _Child:
                 strict=self._strict,
                 profile=ours.settings.profile,
                 caveats=tuple(ours.info.caveats),
+                baselines=str(ours.settings.baselines.absolute()),
+                model=str(ours.info.source),
+                random=ours.random,
             )
         self._channel.send(found)
         plan = _heard(self._channel)
@@ -196,11 +199,11 @@ class _Child:
     def _finished(self, item: pytest.Item) -> Finished:
         bench = item.stash[BENCH]
         held, _ = memory_mib(bench.session.device)
-        payload = item.stash.get(PAYLOAD, None)
-        if payload is not None:
+        result = item.stash.get(RESULT, None)
+        if result is not None:
             return Finished(
                 test=item.nodeid,
-                result=payload,
+                result=msgspec.to_builtins(result),
                 policy=dataclasses.asdict(bench.policy),
                 environment=bench.session.environment,
                 unprofiled=self._turns.unprofiled if self._turns else None,

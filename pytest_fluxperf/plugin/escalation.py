@@ -17,15 +17,16 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from pytest_fluxperf.ab.conductor import Conductor
-from pytest_fluxperf.ab.outcome import comparison_of, grounds_of, with_notes
+from pytest_fluxperf.ab.outcome import comparison_of, grounds_of, with_notes, with_stage_one
 from pytest_fluxperf.ab.process import check_protocol, find_python
 from pytest_fluxperf.ab.trial import Terms, Trial
 from pytest_fluxperf.baseline.update import fails
 from pytest_fluxperf.errors import FluxPerfError
-from pytest_fluxperf.gate.interleaved import suspects
+from pytest_fluxperf.gate import interleaved
 from pytest_fluxperf.plugin.collect import session_of
-from pytest_fluxperf.plugin.stash import BENCH, PAYLOAD, failure, is_worker
-from pytest_fluxperf.report import junit_properties
+from pytest_fluxperf.plugin.report_edit import end_again
+from pytest_fluxperf.plugin.reporting import envelope, record, with_properties
+from pytest_fluxperf.plugin.stash import BENCH, RESULT, is_worker
 from pytest_fluxperf.results import Judgement, Result
 
 _OPTION = "--fluxperf-old-python"
@@ -49,6 +50,11 @@ class Escalation:
         self._timeout_s = timeout_s
         self._held: list[_Held] = []
 
+    @staticmethod
+    def suspects(result: Result) -> bool:
+        """Whether a result is one to be compared before it counts."""
+        return bool(interleaved.suspects([result]))
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
         """Run a fluxperf test, and hold its reports back if it is a suspect."""
@@ -56,14 +62,16 @@ class Escalation:
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         reports = runtestprotocol(item, nextitem=nextitem, log=False)
-        payload = item.stash.get(PAYLOAD, {})
-        result = msgspec.convert(payload, Result) if "judgement" in payload else None
-        if result is not None and suspects([result]) and all(r.passed for r in reports if r.when != "call"):
+        result = item.stash.get(RESULT, None)
+        if result is None or not self.suspects(result):
+            self._log(item, reports)
+        elif all(report.passed for report in reports if report.when != "call"):
             self._held.append(_Held(item, reports, result))
             if not is_worker(self._config):  # nor is it lost where the comparison is killed
-                session_of(self._config).collect(payload)
+                record(self._config, item.nodeid, envelope(self._config, result))
             self._say(f"{item.nodeid}: {result.judgement.verdict} so far, to be compared with the old environment")
         else:
+            self._tell(item, result)
             self._log(item, reports)
         return True
 
@@ -84,7 +92,7 @@ class Escalation:
         session = session_of(self._config)
         session.close()  # the children need the device's memory
         held = {entry.item.nodeid: entry for entry in self._held}
-        order = [result.test for result in suspects([entry.result for entry in self._held])]
+        order = [result.test for result in interleaved.suspects([entry.result for entry in self._held])]
         terms = Terms(
             old=self._old,
             new=find_python(sys.executable),
@@ -94,50 +102,51 @@ class Escalation:
             quality=False,
             companions=(os.getpgrp(),),
         )
+        conductor = Conductor(terms, self._say)
         try:
-            trials = Conductor(terms, self._say).run(order)
+            trials = conductor.run(order)
         except FluxPerfError as error:
             for entry in self._held:
-                self._decide(entry, _failed(entry.result.judgement, "invalid", f"no comparison was possible: {error}"))
+                self._decide(entry, _changed(entry.result.judgement, "invalid", f"no comparison was possible: {error}"))
             return
         for trial in trials:
-            self._judge(held[trial.test], trial)
+            self._judge(held[trial.test], trial, conductor.ended)
 
-    def _judge(self, entry: _Held, trial: Trial) -> None:
-        result = entry.result
-        if trial.interleaved is None or trial.interleaved.another_block or trial.trouble:
-            if trial.trouble:
-                said = f"{trial.trouble.message}; {result.judgement.message}"
-                if trial.trouble.verdict == "no baseline":  # stage one's own verdict stands
-                    judgement = msgspec.structs.replace(
-                        result.judgement, warnings=(*result.judgement.warnings, trial.trouble.message)
-                    )
-                else:
-                    judgement = _failed(result.judgement, trial.trouble.verdict, said)
-                self._decide(entry, judgement)
-            return
-        bench = entry.item.stash[BENCH]
-        judgement = bench.judged_again(result, trial.interleaved, grounds_of(trial, bench.session.hardware))
-        self._decide(entry, with_notes(judgement, trial), trial)
+    def _judge(self, entry: _Held, trial: Trial, ended: str | None) -> None:
+        """Decide on a suspect by what the comparison, which may have ``ended`` early, says of it."""
+        first = entry.result.judgement
+        match trial:
+            case Trial(trouble=trouble) if trouble and trouble.verdict != "no baseline":
+                self._decide(entry, _changed(first, trouble.verdict, f"{trouble.message}; {first.message}"))
+            case Trial(trouble=trouble) if trouble:  # stage one's own verdict stands
+                self._warn(entry, trouble.message)
+            case Trial(skipped=skipped) if skipped:
+                self._warn(entry, f"not compared with the old environment: {skipped}")
+            case Trial(interleaved=compared) if compared and not compared.another_block:
+                bench = entry.item.stash[BENCH]
+                again = bench.judged_again(entry.result, compared, grounds_of(trial, bench.session.hardware))
+                self._decide(entry, with_notes(with_stage_one(again, entry.result), trial), trial)
+            case _:
+                reason = ended or "it stayed undecided"
+                self._warn(entry, f"not compared with the old environment to the end: {reason}")
+
+    def _warn(self, entry: _Held, text: str) -> None:
+        """Leave stage one's verdict as it stands, with a warning that says why."""
+        self._say(f"{entry.item.nodeid}: {text}")
+        first = entry.result.judgement
+        self._decide(entry, msgspec.structs.replace(first, warnings=(*first.warnings, text)))
 
     def _decide(self, entry: _Held, judgement: Judgement, trial: Trial | None = None) -> None:
         """Put the verdict into the item's own report."""
         comparison = comparison_of(trial, self._place) if trial else None
         entry.result = msgspec.structs.replace(entry.result, judgement=judgement, comparison=comparison)
-        entry.item.stash[PAYLOAD] = msgspec.to_builtins(entry.result)
-        entry.item.config.hook.pytest_fluxperf_result(item=entry.item, result=entry.result)
         session = session_of(self._config)
         failed = fails(entry.result, strict=session.settings.strict, update=None, hardware=session.hardware)
-        properties = dict(junit_properties(entry.result))
         for report in entry.reports:
-            report.user_properties = [
-                *((k, v) for k, v in report.user_properties if k not in properties),
-                *properties.items(),
-            ]
+            report.user_properties = with_properties(report.user_properties, entry.result)
             if report.when == "call":
-                said = f"fluxperf: {judgement.verdict}: {judgement.message}" if failed else None
-                vars(report).pop("wasxfail", None)
-                vars(report).update(_ending(entry.item, said), fluxperf=entry.item.stash[PAYLOAD])
+                end_again(entry.item, report, f"fluxperf: {judgement.verdict}: {judgement.message}" if failed else None)
+                report.fluxperf = envelope(self._config, entry.result)  # type: ignore[attr-defined]
 
     @property
     def _place(self) -> str:
@@ -145,11 +154,16 @@ class Escalation:
         return f"ab/{session_of(self._config).worker or 'main'}"
 
     def _release(self) -> None:
-        """Tell the reports that were held back."""
+        """Tell what was held back."""
         held, self._held = self._held, []
         for entry in held:
             entry.item.ihook.pytest_runtest_logstart(nodeid=entry.item.nodeid, location=entry.item.location)
+            self._tell(entry.item, entry.result)
             self._log(entry.item, entry.reports)
+
+    def _tell(self, item: pytest.Item, result: Result) -> None:
+        """Tell the hook of a suspect's result, once it is the last word."""
+        item.config.hook.pytest_fluxperf_result(item=item, result=result)
 
     @staticmethod
     def _log(item: pytest.Item, reports: list[pytest.TestReport]) -> None:
@@ -179,22 +193,5 @@ class Escalation:
         return (*kept, f"--rootdir={self._config.rootpath}")
 
 
-def _ending(item: pytest.Item, failed: str | None) -> dict[str, Any]:
-    """What pytest reports of a test whose body passes, or fails with a message: what xfail makes of it is its business.
-
-    Other plugins have seen the test end once, and are not asked.
-    """
-
-    def end() -> None:
-        if failed is not None:
-            raise failure(failed)
-
-    manager = item.config.pluginmanager
-    others = [plugin for name, plugin in manager.list_name_plugin() if name not in ("runner", "skipping")]
-    make = manager.subset_hook_caller("pytest_runtest_makereport", others)
-    report = make(item=item, call=pytest.CallInfo.from_call(end, when="call"))
-    return {name: getattr(report, name) for name in ("outcome", "longrepr", "wasxfail") if hasattr(report, name)}
-
-
-def _failed(judgement: Judgement, verdict: Any, message: str) -> Judgement:
+def _changed(judgement: Judgement, verdict: Any, message: str) -> Judgement:
     return msgspec.structs.replace(judgement, verdict=verdict, message=message)

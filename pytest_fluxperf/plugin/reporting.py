@@ -15,7 +15,7 @@ from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.measure.runner import BodyRaised
 from pytest_fluxperf.plugin.collect import run_of, session_of
 from pytest_fluxperf.plugin.progress import Live
-from pytest_fluxperf.plugin.stash import BENCH, REFUSED, RESULT, SESSION, failure
+from pytest_fluxperf.plugin.stash import BENCH, ESCALATION, REFUSED, RESULT, SESSION, failure
 from pytest_fluxperf.report import junit_properties, terminal
 from pytest_fluxperf.results import Result, Skipped
 
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 ENDING: pytest.StashKey[Ending] = pytest.StashKey()
 """How the run ended, once it has."""
-
-ESCALATION = "fluxperf-escalation"
-"""Name of the plugin that has suspects compared with an old environment."""
 
 QUIET = ("regressed", "invalid", "no baseline", "inconclusive")
 """Verdicts for which captured output explains nothing."""
@@ -144,7 +141,7 @@ def _broken(item: pytest.Item, problem: str) -> Result | None:
 
 def collect(config: pytest.Config, report: pytest.TestReport) -> None:
     """Take what a report carries into the run; a result is saved at once."""
-    carried: Envelope = report.fluxperf  # type: ignore[attr-defined]
+    carried: Envelope = report.fluxperf
     record(config, report.nodeid, carried)
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or not isinstance(carried.outcome, Result) or reporter.isatty or reporter.verbosity < 0:

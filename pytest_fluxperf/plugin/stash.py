@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pytest_fluxperf.results import Result
     from pytest_fluxperf.settings import RunSettings
 
+ESCALATION = "fluxperf-escalation"
+"""Name of the plugin that has suspects compared with an old environment."""
+
 SETTINGS: pytest.StashKey[RunSettings] = pytest.StashKey()
 SESSION: pytest.StashKey[Session] = pytest.StashKey()
 RUN: pytest.StashKey[Run] = pytest.StashKey()

@@ -80,6 +80,7 @@ say(
     hardware={"kind": "cpu", "name": "a CPU"},
     metrics=scenario.get("metrics", ["ssim"]),
     profile=scenario.get("profile", False),
+    **scenario.get("collected", {}),
 )
 plan = hear()
 assert plan["say"] == "plan", plan

@@ -118,7 +118,7 @@ def test_a_session_that_measured_nothing_says_so(append):
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"command": ("fluxperf", "ab")}, "1.json: holds a comparison by fluxperf ab, which no baseline takes"),
+        ({"against": "environment"}, "1.json: holds a comparison by fluxperf ab, which no baseline takes"),
         ({"gpu": "../h100"}, "1.json: '../h100' is no name of a GPU's folder"),
         ({"gpu": ".."}, "1.json: '..' is no name of a GPU's folder"),
         ({"format": 99}, "1.json has format 99"),

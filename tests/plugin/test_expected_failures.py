@@ -22,7 +22,7 @@ pytestmark = pytest.mark.fluxperf(prompts=["one", "two"], warmup=0)
 @pytest.fixture
 def picture(work, fault):
     def made():
-        work(1.1 if fault else 1.0)
+        work(float(fault or 1))
         return np.random.default_rng(0).random((32, 32, 3))
     return made
 
@@ -44,15 +44,15 @@ def test_other_error(picture):
 
 
 @pytest.mark.parametrize(
-    ("change", "options", "expected"),
+    ("slow", "change", "options", "expected"),
     [
-        (0.1, (), {"xfailed": 2, "failed": 2}),
-        (0.0, (), {"xpassed": 2, "failed": 1, "passed": 1}),
-        (0.1, ("--runxfail",), {"failed": 4}),
+        ("1.1", 0.1, (), {"xfailed": 2, "failed": 2}),
+        ("1.02", 0.0, (), {"xpassed": 2, "failed": 1, "passed": 1}),
+        ("1.1", 0.1, ("--runxfail",), {"failed": 4}),
     ],
 )
 def test_an_expected_failure_ends_as_it_would_without_an_old_environment(
-    project, monkeypatch, change, options, expected
+    project, monkeypatch, slow, change, options, expected
 ):
     def run(conductor, order):
         trials = [Trial(test, environments=dict.fromkeys(("old", "new"), records.ENVIRONMENT)) for test in order]
@@ -65,7 +65,7 @@ def test_an_expected_failure_ends_as_it_would_without_an_old_environment(
     monkeypatch.setattr(escalation.Conductor, "run", run)
     project.pytester.makepyfile(test_suite=SUITE)
     project.run("--runxfail", "--fluxperf-update").assert_outcomes(passed=4)
-    result = project.run(*options, f"--fluxperf-old-python={sys.executable}", fault="slow")
+    result = project.run(*options, f"--fluxperf-old-python={sys.executable}", fault=slow)
     result.assert_outcomes(**expected)
     verdicts = {found["judgement"]["verdict"] for found in project.results()["results"]}
     assert verdicts == {"regressed" if change else "passed"}

@@ -48,14 +48,14 @@ def test_beside_others_a_suspect_is_only_named():
     assert "with torch 2.11.0 → 2.13.0, diffusers 0.42.1 → 0.43.0 and 2 more changes, bf16+fa2 is" in text
 
 
-@pytest.mark.parametrize("command", ["ab", "compare"])
-def test_what_a_comparison_lacks_is_not_to_be_recorded(command):
+@pytest.mark.parametrize("against", ["environment", "session"])
+def test_what_a_comparison_lacks_is_not_to_be_recorded(against):
     lacking = documents.result("bf16+fa2", verdict="no baseline", message="the old environment cannot run it")
     made = [documents.result("bf16"), lacking, documents.result("bf16+sage", verdict="improved")]
     here = documents.document(made, gated=2, command=("pytest", "perf_tests"))
     assert "record one with --fluxperf-update, starting with bf16+fa2" in verdict_sentence(overview(here))
     assert "--fluxperf-update" in " ".join(terminal_summary(here)[-4:])
-    there = msgspec.structs.replace(here, command=("fluxperf", command))
+    there = msgspec.structs.replace(here, against=against)
     assert verdict_sentence(overview(there)) == "1 of 3 has no baseline: bf16+fa2: the old environment cannot run it."
     assert "--fluxperf-update" not in " ".join(terminal_summary(there))
 
