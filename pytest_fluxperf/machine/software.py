@@ -74,10 +74,10 @@ def installed() -> dict[str, str]:
     """
     found = {INSTRUMENT: __version__}
     for distribution in importlib.metadata.distributions():
-        name = distribution.metadata["Name"]
-        if name:
+        metadata = distribution.metadata  # read and parsed on every access
+        if name := metadata["Name"]:
             # The first on sys.path is the one that gets imported.
-            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version)
+            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), metadata["Version"])
     return dict(sorted(found.items()))
 
 
