@@ -24,7 +24,7 @@ HOST_BOUND = [f"{FP8}+teacache:0.6", f"{FP8}+fbcache:0.2", "fastest"]
 # Two hit rates of each dense recipe, by which the cost model is checked (tools/recorded).
 DEVICE_BOUND += [f"bf16+fbcache:0.3,computed={computed}" for computed in (4, 14)]
 HOST_BOUND += [f"{FP8}+fbcache:0.3,computed={computed}" for computed in (4, 14)]
-# The device waits for the host for a part of their time, and a host is noisier (docs/gate.md, section 8).
+# The device waits for the host for a part of their time, and a host is noisier (docs/gate.md, section 1).
 NOISY = pytest.mark.fluxperf(max_slowdown=0.06)
 TUNED = [
     pytest.param(recipe, marks=(GPU, EXTRA))

@@ -1,4 +1,4 @@
-"""Stage two: the latency of two environments that took turns on one device (docs/gate.md, rule 2)."""
+"""Stage two: the latency of two environments that took turns on one device (docs/comparing.md)."""
 
 from __future__ import annotations
 

@@ -36,10 +36,10 @@ PASS_CONFIDENCE = 0.95
 
 PASS_CONFIDENCE_AB = 0.975
 """The same where an old environment is at hand: what stage one passes is never interleaved, and what it does not pass
-costs a comparison and no warning, so it may be the stricter one (docs/gate.md, section 7)."""
+costs a comparison and no warning, so it may be the stricter one (docs/comparing.md)."""
 
 AB_BLOCK_SD = 0.0025
-"""Prior standard deviation of one fresh process's log latency within an A/B block (measured, docs/gate.md)."""
+"""Prior standard deviation of one fresh process's log latency within an A/B block (measured, docs/comparing.md)."""
 
 AB_PRIOR_DF = 4
 """Prior degrees of freedom of the variance between A/B blocks."""
