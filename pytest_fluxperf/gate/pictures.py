@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from pytest_fluxperf.gate.policy import PSNR_CEILING_DB, Policy
-from pytest_fluxperf.gate.statistics import Array, Decision
+from pytest_fluxperf.gate.statistics import Array, Decision, noise_tolerance
 from pytest_fluxperf.results import (
     BASELINE,
     Baseline,
@@ -30,7 +30,10 @@ _METRICS = (
 
 
 def quality_changes(quality: Quality | None, baseline: Baseline, policy: Policy) -> Iterator[Finding]:
-    """Each metric's median over prompts against the baseline's own, and the collapse of a single prompt."""
+    """Each metric's median over prompts against the baseline's own, and the collapse of a single prompt.
+
+    A metric that varies between the stored sessions by more than its tolerance allows for is given its own noise.
+    """
     tolerances = {
         "ssim": policy.max_ssim_loss,
         "psnr_db": policy.max_psnr_loss_db,
@@ -48,10 +51,12 @@ def quality_changes(quality: Quality | None, baseline: Baseline, policy: Policy)
             message = f"{metric} was not measured for every prompt, the baseline has {before:{form}}"
             yield Finding(metric=metric, verdict="inconclusive", unit=unit, baseline=before, message=message)
             continue
-        tolerance = tolerances[field] * policy.quality_tolerance
         after = float(np.median(now))
         # Above the ceiling pictures differ by less than one 8-bit level: 60 dB is as good as 90.
         ceiling = PSNR_CEILING_DB if field == "psnr_db" else math.inf
+        columns = ((run.session, _column([s.score for s in run.samples], field)) for run in baseline.runs)
+        sessions = _session_medians(columns)
+        tolerance = noise_tolerance(tolerances[field] * policy.quality_tolerance, np.minimum(sessions, ceiling))
         loss = sign * (min(before, ceiling) - min(after, ceiling))
         verdict: Decision = "regressed" if loss > tolerance else "improved" if loss < -tolerance else "passed"
         clause = f"{metric} {before:{form}} → {after:{form}}{' ' + unit if unit else ''} "
@@ -82,17 +87,17 @@ def quality_changes(quality: Quality | None, baseline: Baseline, policy: Policy)
 def own_quality(quality: Quality | None, baseline: Baseline, policy: Policy) -> Iterator[Finding]:
     """The project's own metrics: each median over prompts against the baseline's own, by the metric's tolerance."""
     for name in sorted({name for run in baseline.runs for sample in run.samples for name in sample.own}):
-        rows = [[sample.own.get(name) for sample in run.samples] for run in baseline.runs]
-        complete = [row for row in rows if row and None not in row]
+        rows = [(run.session, [sample.own.get(name) for sample in run.samples]) for run in baseline.runs]
+        complete = [(session, np.array(row, dtype=float)) for session, row in rows if row and None not in row]
         if not complete:
             continue
-        before = float(np.median(np.median(np.array(complete, dtype=float), axis=0)))
+        before = float(np.median(np.median(np.array([row for _, row in complete]), axis=0)))
         metric = None if quality is None else quality.own.get(name)
         if metric is None:
             message = f"{name} was not measured, the baseline has {before:.4g}"
             yield Finding(metric=name, verdict="inconclusive", baseline=before, message=message)
             continue
-        yield _own(name, metric, before, policy)
+        yield _own(name, metric, before, policy, stored=_session_medians(complete))
 
 
 def own_drift(quality: Quality | None, policy: Policy) -> Iterator[Finding]:
@@ -108,9 +113,14 @@ def without_start(quality: Quality | None) -> tuple[str, ...]:
     return tuple(name for name, metric in quality.own.items() if not metric.same) if quality and stored else ()
 
 
-def _own(name: str, metric: OwnMetric, before: float, policy: Policy) -> Finding:
+def _own(
+    name: str, metric: OwnMetric, before: float, policy: Policy, *, stored: Sequence[float] | None = None
+) -> Finding:
+    """``stored`` are the metric's medians in the stored sessions, whose noise it is given."""
     after = float(np.median(metric.values))
     tolerance = metric.tolerance * policy.quality_tolerance
+    if stored is not None:
+        tolerance = noise_tolerance(tolerance, stored)
     loss = (before - after) * (1 if metric.higher_is_better else -1)
     n = len(metric.values)
     return Finding(
@@ -216,6 +226,15 @@ def _baseline_scores(runs: Sequence[Run], field: str) -> Array | None:
     columns = [_column([sample.score for sample in run.samples], field) for run in runs]
     known = [column for column in columns if column is not None]
     return np.median(np.array(known), axis=0) if known else None
+
+
+def _session_medians(columns: Iterable[tuple[str, Array | None]]) -> list[float]:
+    """Of each session the median over its runs of a score's median over prompts; what is not known is left out."""
+    found: dict[str, list[float]] = {}
+    for session, column in columns:
+        if column is not None:
+            found.setdefault(session, []).append(float(np.median(column)))
+    return [float(np.median(values)) for values in found.values()]
 
 
 def _column(scores: Sequence[Similarity], field: str) -> Array | None:
