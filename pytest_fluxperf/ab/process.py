@@ -10,7 +10,9 @@ import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar, overload
 
+from pytest_fluxperf.ab.checks import Conversation
 from pytest_fluxperf.ab.protocol import (
     PROTOCOL,
     REPORTS_VARIABLE,
@@ -21,6 +23,7 @@ from pytest_fluxperf.ab.protocol import (
     Collected,
     Go,
     Hello,
+    Message,
     Plan,
     ProtocolError,
     Stop,
@@ -33,6 +36,15 @@ _GRACE_S = 5.0
 
 _ASKED_S = 60.0
 """Longest time to import a module of few dependencies."""
+
+_LOG_TAIL = 64 * 2**10
+"""Bytes at the end of a log in which the last words are looked for."""
+
+_LONGEST_LOG = 256 * 2**20
+"""Bytes of a log that a child may write."""
+
+_First = TypeVar("_First", bound=Message)
+_Second = TypeVar("_Second", bound=Message)
 
 _PROGRESS = re.compile(r"\S+\.py [.FEsxX]*\s*(\[\s*\d+%\])?")
 """Pytest's, of a module whose tests run."""
@@ -101,6 +113,7 @@ class Side:
         self._python = python
         self._arguments = tuple(arguments)
         self._timeout_s = timeout_s
+        self._conversation = Conversation()
 
     def __enter__(self) -> Side:
         ours, theirs = socket.socketpair()
@@ -156,7 +169,7 @@ class Side:
         Raises FluxPerfError when it has no plugin of this protocol.
         """
         try:
-            hello = self._channel.receive(self._timeout_s)
+            hello = self._channel.receive(self._timeout_s, self._watch_log)
         except ProtocolError as error:
             how = self._how(error)
             remedy = ""
@@ -177,23 +190,39 @@ class Side:
     def collect(self) -> Collected:
         """Let it collect its tests; raises FluxPerfError with the reason that pytest gave when it refuses."""
         try:
-            found = self.ask(Go())
+            found = self.ask(Go(), Collected)
         except SideFailed as error:
             raise FluxPerfError(f"{error}, before any test") from None
-        assert isinstance(found, Collected)
+        if found.tests and (found.hardware is None or not found.gpu):
+            raise FluxPerfError(f"the {self.name} environment's process did not say on which hardware it runs")
         return found
 
     def plan(self, plan: Plan) -> None:
         """Tell it what to run."""
         self._tell(plan)
 
-    def ask(self, message: AnyMessage) -> AnyMessage:
-        """Say something and wait for the answer; raises :class:`SideFailed`."""
+    @overload
+    def ask(self, message: AnyMessage) -> AnyMessage: ...
+    @overload
+    def ask(self, message: AnyMessage, kind: type[_First], /) -> _First: ...
+    @overload
+    def ask(self, message: AnyMessage, kind: type[_First], other: type[_Second], /) -> _First | _Second: ...
+    def ask(self, message: AnyMessage, *kinds: type[Message]) -> Message:
+        """Say something and wait for the answer, which is one of ``kinds``; raises :class:`SideFailed`."""
         self._tell(message)
         try:
-            return self._channel.receive(self._timeout_s)
+            answer = self._channel.receive(self._timeout_s, self._watch_log)
+            self._conversation.check(answer)
+            if kinds and not isinstance(answer, kinds):
+                due = " or ".join(kind.__name__ for kind in kinds)
+                raise ProtocolError(f"said {type(answer).__name__} where {due} was due")
         except ProtocolError as error:
             raise SideFailed(self.name, self._how(error)) from None
+        return answer
+
+    def _watch_log(self) -> None:
+        if self.log.stat().st_size > _LONGEST_LOG:
+            raise ProtocolError(f"flooded its log with more than {_LONGEST_LOG / 2**20:.0f} MiB")
 
     def _tell(self, message: AnyMessage) -> None:
         try:
@@ -222,7 +251,9 @@ class Side:
 def _last_words(log: Path) -> str:
     """What pytest complained of at the end of a log, else the last line."""
     try:
-        text = log.read_text(errors="replace")
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL))
+            text = file.read(_LOG_TAIL).decode(errors="replace")
     except OSError:
         return ""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not _PROGRESS.fullmatch(line.strip())]

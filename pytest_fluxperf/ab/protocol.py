@@ -6,17 +6,20 @@ the two works: the turn is the conversation itself.
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import inspect
 
 from pytest_fluxperf.errors import FluxPerfError
-from pytest_fluxperf.results import Environment, Hardware, Workload
+from pytest_fluxperf.gate.policy import Policy
+from pytest_fluxperf.results import Environment, Hardware, Result, Workload
 
 PROTOCOL = 1
 """Raised when an older side could misread a message. Fields may be added: what a side does not know it ignores."""
@@ -25,6 +28,9 @@ SOCKET_VARIABLE = "FLUXPERF_AB_SOCKET"
 """Environment variable that holds the number of the child's end of the socket."""
 
 _LONGEST_LINE = 256 * 2**20
+
+_WATCH_S = 1.0
+"""How often whoever waits looks at something else."""
 
 
 class ProtocolError(FluxPerfError):
@@ -106,13 +112,13 @@ class Prepared(Message, frozen=True, kw_only=True):
     test: str
     workload: str
     """Digest of what it generates."""
-    generations: int
+    generations: Annotated[int, msgspec.Meta(ge=1)]
     """How many are to come."""
     held_mib: float
     """Device memory (on a CPU: resident) of this process, now that it has run the test."""
     free_mib: float
     """Device memory that is free beside it."""
-    policy: dict[str, Any] | None = None
+    policy: Policy | None = None
     """As in :class:`Finished`."""
 
 
@@ -129,19 +135,23 @@ class Measured(Message, frozen=True, kw_only=True):
     """
 
     test: str
-    result: dict[str, Any]
-    policy: dict[str, Any]
+    result: Result
+    policy: Policy
     environment: Environment
+
+    @property
+    def finished(self) -> Finished:
+        """What is known as the end of the test."""
+        return Finished(test=self.test, result=self.result, policy=self.policy, environment=self.environment)
 
 
 class Finished(Message, frozen=True, kw_only=True):
     """The test is over and torn down. One of ``result``, ``skipped`` and ``failed`` is set."""
 
     test: str
-    result: dict[str, Any] | None = None
-    """A :class:`~pytest_fluxperf.results.Result` as plain builtins."""
-    policy: dict[str, Any] | None = None
-    """The test's tolerances, the fields of :class:`~pytest_fluxperf.gate.policy.Policy`."""
+    result: Result | None = None
+    policy: Policy | None = None
+    """The test's tolerances."""
     environment: Environment | None = None
     skipped: str | None = None
     failed: str | None = None
@@ -149,6 +159,11 @@ class Finished(Message, frozen=True, kw_only=True):
     unprofiled: str | None = None
     """Why there is no profile, where one was asked for: one line."""
     held_mib: float = 0.0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the test was measured to its end, or would have been on a fit machine."""
+        return self.result is not None and bool(self.result.run or self.result.measurement.unfit)
 
 
 # To a child -----------------------------------------------------------------------------------------------
@@ -202,18 +217,22 @@ class Channel:
         except OSError:
             raise ProtocolError("ended") from None
 
-    def receive(self, timeout_s: float | None = None) -> AnyMessage:
+    def receive(self, timeout_s: float = math.inf, watch: Callable[[], None] = lambda: None) -> AnyMessage:
         """The other side's next message.
 
-        Raises :class:`ProtocolError`: it ended, said nothing for ``timeout_s`` seconds, or what it said is no message.
+        ``watch`` is called every second and may raise. Raises :class:`ProtocolError`: it ended, said nothing for
+        ``timeout_s`` seconds, or what it said is no message.
         """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        deadline = time.monotonic() + timeout_s
         scanned = 0
         while (end := self._buffer.find(b"\n", scanned)) < 0:
             scanned = len(self._buffer)
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and (left <= 0 or not select.select([self._socket], [], [], left)[0]):
+            watch()
+            left = deadline - time.monotonic()
+            if left <= 0:
                 raise ProtocolError(f"did not answer for {timeout_s:.4g} s")
+            if not select.select([self._socket], [], [], min(left, _WATCH_S))[0]:
+                continue
             try:
                 more = self._socket.recv(2**16)
             except OSError:
@@ -226,7 +245,7 @@ class Channel:
         line, self._buffer = self._buffer[:end], self._buffer[end + 1 :]
         try:
             message: AnyMessage = tolerant(msgspec.json.decode(line), AnyMessage)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, FluxPerfError):  # the last: tolerances
             raise ProtocolError(f"sent what is no message of this protocol: {line[:60]!r}") from None
         return message
 
@@ -237,7 +256,10 @@ class Channel:
 
 def tolerant(value: Any, kind: Any) -> Any:
     """``value`` (plain builtins) as ``kind``, without the fields that this version does not know."""
-    return msgspec.convert(_known(value, inspect.type_info(kind)), kind)
+    return msgspec.convert(_known(value, _type_info(kind)), kind)
+
+
+_type_info = cache(inspect.type_info)
 
 
 def _known(value: Any, kind: inspect.Type) -> Any:

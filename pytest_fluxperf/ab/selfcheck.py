@@ -9,11 +9,10 @@ import numpy as np
 from filelock import FileLock
 
 from pytest_fluxperf.ab.process import Side
-from pytest_fluxperf.ab.protocol import Finished, Go, Plan, tolerant
+from pytest_fluxperf.ab.protocol import Finished, Go, Plan
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.interleaved import LEAST_PAIRS
 from pytest_fluxperf.gate.statistics import Array
-from pytest_fluxperf.results import Result
 
 
 def measure_processes(
@@ -41,10 +40,9 @@ def measure_processes(
                 for test in found.tests:
                     while not isinstance(done := side.ask(Go()), Finished):
                         pass
-                    if done.result is None:
+                    if (result := done.result) is None:
                         show(f"process {number}: {test}: {done.skipped or done.failed}")
                         continue
-                    result: Result = tolerant(done.result, Result)
                     times = [generation.latency_s for generation in result.measurement.generations]
                     if result.run is None:
                         show(f"process {number}: {test}: {result.judgement.message}")

@@ -203,8 +203,8 @@ class _Child:
         if result is not None:
             return Finished(
                 test=item.nodeid,
-                result=msgspec.to_builtins(result),
-                policy=dataclasses.asdict(bench.policy),
+                result=result,
+                policy=bench.policy,
                 environment=bench.session.environment,
                 unprofiled=self._turns.unprofiled if self._turns else None,
                 held_mib=held,
@@ -248,7 +248,7 @@ class _Turns:
                     generations=total,
                     held_mib=held,
                     free_mib=free,
-                    policy=dataclasses.asdict(bench.policy),
+                    policy=bench.policy,
                 )
             )
         else:
@@ -262,8 +262,8 @@ class _Turns:
         self._channel.send(
             Measured(
                 test=result.test,
-                result=msgspec.to_builtins(result),
-                policy=dataclasses.asdict(self._bench.policy),
+                result=result,
+                policy=self._bench.policy,
                 environment=self._session.environment,
             )
         )

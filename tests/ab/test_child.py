@@ -95,7 +95,7 @@ def ran(side: Side) -> list[AnyMessage]:
 
 def test_pictures_of_what_was_compared_are_left_alone(suite, tmp_path: Path) -> None:
     with started(tmp_path, "test_first", "test_second", compared=("test_suite.py::test_first",)) as side:
-        assert [ran(side)[-1].result["reference"] for _ in range(2)] == ["none", "baseline"]
+        assert [ran(side)[-1].result.reference for _ in range(2)] == ["none", "baseline"]
 
 
 def test_a_test_that_fails_is_not_run_again(suite, tmp_path: Path) -> None:
@@ -103,4 +103,4 @@ def test_a_test_that_fails_is_not_run_again(suite, tmp_path: Path) -> None:
     with started(tmp_path, "test_fails_once", "test_marked", arguments=("-p", "reruns", "--reruns=1")) as side:
         for said in (ran(side), ran(side)):
             assert len([message for message in said if isinstance(message, Prepared)]) == 1
-            assert said[-1].result["measurement"]["problems"][0].startswith("raised RuntimeError: out of luck")
+            assert said[-1].result.measurement.problems[0].startswith("raised RuntimeError: out of luck")

@@ -254,7 +254,7 @@ def test_the_conductor_that_is_killed_leaves_no_child(fakes: Fakes) -> None:
     if pid == 0:  # the conductor: dies in the middle, without a farewell
         try:
             conductor = fakes.conductor()
-            conductor._tell = lambda *_: os._exit(9)  # type: ignore[method-assign]
+            conductor._show = lambda _: os._exit(9)
             conductor.run()
         finally:
             os._exit(1)
