@@ -62,12 +62,23 @@ def misbehave(test, at):
         child = subprocess.Popen(["sleep", "600"])  # what it started has to end with it
         (folder / f"{name}.pids").write_text(f"{os.getpid()} {child.pid}")
         time.sleep(600)
+    if test["does"] == "say":  # anything, in a place where it is not due
+        say(**test["said"])
+        time.sleep(600)
+    if test["does"] == "flood":
+        print("x" * 2**21, flush=True)
+        time.sleep(600)
+    if test["does"] == "shout":  # a line without an end
+        socket_.sendall(b"x" * 2**21)
+        time.sleep(600)
     if test["does"] == "garbage":
         socket_.sendall(b"Loading weights: 100%\n")
         time.sleep(600)
 
 
 note("started")
+if scenario.get("dies_in_block") == name:
+    sys.exit(3)
 print("Loading pipeline components...: 100%\r\x00\xff garbage on stdout", flush=True)
 misbehave(scenario, "hello")
 say("hello", protocol=scenario.get("protocol", 1), plugin=scenario.get("plugin", "0.1.0"), python="3.11", later="added")
@@ -76,11 +87,9 @@ say(
     "collected",
     tests=list(scenario["tests"]),
     refused=scenario.get("refused", {}),
-    gpu="cpu",
-    hardware={"kind": "cpu", "name": "a CPU"},
     metrics=scenario.get("metrics", ["ssim"]),
     profile=scenario.get("profile", False),
-    **scenario.get("collected", {}),
+    **{"gpu": "cpu", "hardware": {"kind": "cpu", "name": "a CPU"}, **scenario.get("collected", {})},
 )
 plan = hear()
 assert plan["say"] == "plan", plan
@@ -135,6 +144,8 @@ for test in plan["tests"]:
                 shutil.copy(path, folder / name / "images")
                 for generation in result["measurement"]["generations"]:
                     generation["picture"] = picture
+        result["run"] |= told.get("run", {})
+        result["measurement"] |= told.get("measurement", {})
         if told.get("problem"):
             result["measurement"]["problems"] = [told["problem"]]
             result["run"] = None
