@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 from pytest_fluxperf.errors import FluxPerfError
-
-if TYPE_CHECKING:
-    import pytest
 
 Update = Literal["new", "failed", "all", "append"]
 LatencyMode = Literal["auto", "absolute", "relative"]
@@ -166,7 +163,19 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
 """Check and conversion of every setting of a test; the keys are the marker's arguments."""
 
 
-def item_settings(run: RunSettings, marks: list[pytest.Mark], test: str) -> ItemSettings:
+class Mark(Protocol):
+    """A marker as it was written on a test."""
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """Positional arguments."""
+
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        """Named arguments."""
+
+
+def item_settings(run: RunSettings, marks: Sequence[Mark], test: str) -> ItemSettings:
     """Settings of one test from its ``fluxperf`` marks (closest first) and the session's.
 
     Raises :class:`SettingError` that names the test, the argument, and the valid ones.
