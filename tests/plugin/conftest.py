@@ -240,7 +240,6 @@ def _loaded():
     import filelock
     import flip_evaluator
     import hypothesis
-    import matplotlib.backends.backend_svg
     import torch
     import torch._dynamo
     import torch._inductor
@@ -258,4 +257,4 @@ def _loaded():
     # Older dynamo counts code that was never seen before as one function's, and gives up on it after eight times.
     torch._dynamo.config.recompile_limit = 1000
     torch.set_num_threads(1)  # so small a model gains nothing from more, and tests share the machine
-    return filelock, flip_evaluator, hypothesis, matplotlib, torchmetrics, torchao, FluxPipeline, first_block_cache
+    return filelock, flip_evaluator, hypothesis, torchmetrics, torchao, FluxPipeline, first_block_cache

@@ -7,7 +7,7 @@ import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,15 @@ def render_html(
     the page will lie (default: the first of ``folders``); with ``full_size`` false there are none, for a page that is
     kept without them.
     """
+    page = Page(overview(documents), folders, (page_folder or folders[0]) if full_size else None)
+    body = _templates().get_template("report.html").render(page=page, view=page.view)
+    # the pictures' rules are known only after all tests were rendered
+    return body.replace("/*pictures*/", page.thumbnails.css(), 1)
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    """The templates and their filters, compiled once for all pages of a process."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -78,10 +87,7 @@ def render_html(
         "steps": text.decimal,
         "breakable": _breakable,
     }
-    page = Page(overview(documents), folders, (page_folder or folders[0]) if full_size else None)
-    body = environment.get_template("report.html").render(page=page, view=page.view)
-    # the pictures' rules are known only after all tests were rendered
-    return body.replace("/*pictures*/", page.thumbnails.css(), 1)
+    return environment
 
 
 def _breakable(recipe: str) -> Markup:
