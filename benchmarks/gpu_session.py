@@ -1,9 +1,9 @@
 """Everything that is measured on a GPU, within a time budget: the suite and the programs of this folder, one by one.
 
-    python benchmarks/gpu_session.py --out DIR --budget 570 --parts doctor,suite,compile
+    python benchmarks/gpu_session.py --out DIR --budget 570 --parts doctor,suite
     python benchmarks/gpu_session.py --out DIR --budget 570 --parts suite,kernels
     python benchmarks/gpu_session.py --out DIR --budget 570 --parts repeatability,ab
-    python benchmarks/gpu_session.py --out DIR --budget 570 --parts one_base,harness,every
+    python benchmarks/gpu_session.py --out DIR --budget 570 --parts harness,every,extra
     python benchmarks/gpu_session.py --out DIR --rehearse                     # the same plumbing on a CPU, in minutes
 
 Parts run in the order given, each in a process of its own and with a time limit of its own: half as long again as it
@@ -13,9 +13,8 @@ that it records what it has. Suites append to a copy of the baselines, or record
 with ``--fresh`` the first one records them anew.
 
 After every part all that was written so far (results and reports of the suites, baselines, JSON, logs) is packed into
-DIR/session.tar.gz, so that nothing is lost if this program is ended. Parts share one folder of compiled kernels, but
-for those that measure compiling, which use empty ones. Ends with a summary, also in DIR/summary.txt; exits 1 if a part
-failed.
+DIR/session.tar.gz, so that nothing is lost if this program is ended. Parts share one folder of compiled
+kernels. Ends with a summary, also in DIR/summary.txt; exits 1 if a part failed.
 """
 
 from __future__ import annotations
@@ -71,17 +70,6 @@ PARTS = {
     "tuned": Part(150, ("-k", "bf16 and dtype or tuned or fastest"), suite=True, tail=12),
     "whole": Part(300, ("-m", "long", "-k", "whole"), suite=True, tail=12),
     "prompts50": Part(390, ("-m", "prompts50"), suite=True, tail=12),
-    "compile": program("compile_time", 130, "--steps=2", tail=4),
-    "one_base": program("one_base", 200, "--steps=4", tail=24),
-    "one_base_disk": program(
-        "one_base",
-        220,
-        "--steps=4",
-        "--from-disk",
-        "--recipes=bf16,bf16+fa2,bf16+cudnn,bf16+fora,bf16+int8wo",
-        small=("--recipes=fp32,fp32+fora",),
-        tail=10,
-    ),
     "harness": program("harness_overhead", 110, "--pairs=8", small=("--pairs=2",), tail=2),
     "repeatability": program(
         "repeatability",
@@ -96,7 +84,6 @@ PARTS = {
         "every_recipe", 150, "--steps=4", "--size=512", small=("--only=math,fbcache,fora,int8wo,fuseqkv",), tail=60
     ),
     "kernels": program("kernel_breakdown", 100, tail=70),
-    "options": program("inductor_options", 300, "--repeats=2", small=("--repeats=1", "--sets=blocks,tuned"), tail=25),
     "ab": program(
         "ab_full_size",
         420,
@@ -114,7 +101,7 @@ PARTS = {
 }
 """All parts; what one is thought to take was measured or, where it never ran on a GPU, estimated."""
 
-DEFAULT = "doctor,suite,compile,one_base,repeatability,ab,harness,kernels,every,extra,sample"
+DEFAULT = "doctor,suite,repeatability,ab,harness,kernels,every,extra,sample"
 
 REHEARSAL = {"model": "tiny", "gpu": "cpu", "device": "cpu", "size": 64, "steps": 2, "samples": 1, "scale": 0.3}
 

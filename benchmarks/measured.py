@@ -1,4 +1,4 @@
-"""Puts what the programs here measured on a GPU into docs/measured.md, each in the words that it prints itself.
+"""Puts what was measured on GPUs into docs/measured.md, each in the words of the program that measured it.
 
     python benchmarks/measured.py
 
@@ -13,18 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import ab_full_size
-import compile_time
 import every_recipe
 import harness_overhead
-import inductor_options
 import kernel_breakdown
-import one_base
 import recorded_pairs
 import repeatability
 
 from pytest_fluxperf.baseline.published import load
 from pytest_fluxperf.report.overhead import spent
 from pytest_fluxperf.results import RunDocument
+from tools.recorded import answers
 from tools.recorded.archive import recorded, recorded_json
 from tools.recorded.cost import cost_model
 from tools.recorded.costtable import cost_tables
@@ -38,9 +36,9 @@ PAGE = ROOT / "docs" / "measured.md"
 def sections() -> Iterator[tuple[str, str]]:
     """Name and text of every section of the page."""
     yield "harness", fenced(harness_overhead.show(read("harness")))
-    yield "compile", fenced(compile_time.show(read("compile")))
-    yield "one base", fenced(one_base.show(read("one-base")))
-    yield "one base from disk", fenced(one_base.show(read("one-base-disk")))
+    yield "compile", fenced(answers.compile_times(read("compile")))
+    yield "one base", fenced(answers.one_base(read("one-base")))
+    yield "one base from disk", fenced(answers.one_base(read("one-base-disk")))
     yield "every", fenced(every_recipe.show(read("every")["rows"]))
     yield "undone", fenced(every_recipe.show(read("undone")["rows"]))
     yield "kernels", kernel_breakdown.show(read("kernels"), longest=12)
@@ -67,7 +65,7 @@ def on_an_h100() -> Iterator[tuple[str, str]]:
     shares = repeatability.busy(small).items()
     yield "busy with small pictures", fenced("\n".join(f"{name:<20} device busy {share:.0%}" for name, share in shares))
     yield "kernels on an H100", kernel_breakdown.show(read("kernels", "h100"), longest=12)
-    yield "options on an H100", fenced(inductor_options.show(read("options", "h100")))
+    yield "options on an H100", fenced(answers.inductor_options(read("options", "h100")))
     yield "every on an H100", fenced(every_recipe.show(read("every", "h100")["rows"]))
 
 

@@ -9,7 +9,7 @@ import torch
 
 from pytest_fluxperf.pipelines.integrity import check_model_folder
 from tools.tiny_training import __main__ as training
-from tools.tiny_training import architecture, evaluate, export, flow, scenes, text
+from tools.tiny_training import architecture, cost, evaluate, export, flow, scenes, text
 from tools.tiny_training.schedule import Clock, cosine
 
 
@@ -94,3 +94,23 @@ def test_pictures_drawn_along_the_way_are_the_pipelines():
     ).images
     assert torch.allclose(architecture.pack(drawn), latents, atol=1e-4)
     assert drawn.std() > 0.1
+
+
+def test_the_cost_of_the_model_is_summed_up_over_processes():
+    rounds = [
+        {"loading_s": s, "picture_s": [9.0, s, s + 1], "memory_mib": 100 * s, "hashes": ["a", "a"], "torch": "2.13.0"}
+        for s in (1.0, 3.0, 2.0)
+    ]
+    figures = cost.summary(rounds)
+    assert (figures["loading_s"], figures["picture_s"], figures["fastest_picture_s"]) == (2.0, 2.5, 1.0)
+    assert (figures["memory_mib"], figures["processes"], figures["identical"]) == (300.0, 3, True)
+    rounds[1]["hashes"] = ["a", "b"]
+    assert not cost.summary(rounds)["identical"]
+
+
+def test_what_a_process_measures_of_the_cost(monkeypatch, capsys):
+    monkeypatch.setattr(cost, "PICTURES", 2)
+    assert cost.main(["--child"]) == 0
+    figures = cost.summary([json.loads(capsys.readouterr().out)])
+    assert figures["identical"]
+    assert figures["picture_s"] > 0

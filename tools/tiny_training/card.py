@@ -105,7 +105,7 @@ _PRECISION = """
 """
 
 _COST = """
-**Cost**, printed by `python benchmarks/tiny_cost.py` ({machine}): a picture in {picture_s:.1f} s (fastest
+**Cost**, printed by `python -m tools.tiny_training.cost` ({machine}): a picture in {picture_s:.1f} s (fastest
 {fastest_picture_s:.1f} s), loading in {loading_s:.1f} s, {memory_mib:.0f} MiB of memory beyond the imports. The same
 prompt and seed gave {same} pictures, in one process and across {processes} processes.
 """

@@ -1,4 +1,4 @@
-"""What the embedded model costs on two CPU cores: ``python benchmarks/tiny_cost.py [--write]``.
+"""What the embedded model costs on two CPU cores: ``python -m tools.tiny_training.cost [--write]``.
 
 Prints the seconds of loading and of one picture, the memory of the process beyond its imports, and whether the same
 prompt and seed give the bit-identical picture twice, in one process and in two. Every round is a fresh process.
@@ -10,14 +10,19 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import platform
 import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from pytest_fluxperf.machine.hardware import cpu_model
+from pytest_fluxperf.pipelines.tiny import MODEL_DIR, held_out_prompts
+
+from . import card
 
 PICTURES = 3
 THREADS = 2
@@ -35,13 +40,12 @@ def peak_mib() -> float:
 
 
 def measure() -> dict[str, Any]:
-    """One process: load the model, draw the same picture `PICTURES` times."""
+    """One process: load the model, make the same picture :data:`PICTURES` times."""
     import torch
     from diffusers import FluxPipeline
     from transformers import CLIPTextModel, T5EncoderModel  # noqa: F401  (imports are not loading)
 
     from pytest_fluxperf.pipelines.models import resolve
-    from pytest_fluxperf.pipelines.tiny import MODEL_DIR, held_out_prompts
 
     torch.set_num_threads(THREADS)
     prompt, defaults = held_out_prompts()[0], resolve("tiny").defaults
@@ -73,45 +77,43 @@ def measure() -> dict[str, Any]:
     }
 
 
-def processor() -> str:
-    """The CPU's model name, or the architecture where there is none."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), platform.machine())
+def summary(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of the model card, from what :func:`measure` gave in fresh processes.
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="fresh processes")
-    parser.add_argument("--write", action="store_true", help="put the figures into the model card")
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.child:
-        print(json.dumps(measure()))
-        return
-    rounds = []
-    for _ in range(options.rounds):
-        done = subprocess.run([sys.executable, __file__, "--child"], capture_output=True, text=True, check=True)
-        rounds.append(json.loads(done.stdout.splitlines()[-1]))
-    # The first picture of a process pays for allocations that the others find made: it is left out.
-    cost = {
+    The first picture of a process pays for allocations that the others find made: its seconds are left out.
+    """
+    return {
         "loading_s": median(r["loading_s"] for r in rounds),
         "picture_s": median(s for r in rounds for s in r["picture_s"][1:]),
         "fastest_picture_s": min(s for r in rounds for s in r["picture_s"]),
         "memory_mib": max(r["memory_mib"] for r in rounds),
         "processes": len(rounds),
         "identical": len({h for r in rounds for h in r["hashes"]}) == 1,
-        "machine": f"{THREADS} threads of an {processor()}, torch {rounds[0]['torch']}",
+        "machine": f"{THREADS} threads of an {cpu_model()}, torch {rounds[0]['torch']}",
     }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="fresh processes")
+    parser.add_argument("--write", action="store_true", help="put the figures into the model card")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.child:
+        print(json.dumps(measure()))
+        return 0
+    command = [sys.executable, "-m", __spec__.name, "--child"]
+    runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(options.rounds)]
+    cost = summary([json.loads(run.stdout.splitlines()[-1]) for run in runs])
     print(json.dumps(cost, indent=2))
     if options.write:
-        from pytest_fluxperf.pipelines.tiny import MODEL_DIR
-        from tools.tiny_training import card
-
         path = MODEL_DIR / "evaluation.json"
         figures = json.loads(path.read_text()) | {"cost": cost}
         path.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
         card.write(MODEL_DIR)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
