@@ -42,7 +42,7 @@ def one_base(result: dict[str, Any]) -> str:
 
 
 def _preparing(way: dict[str, Any]) -> float:
-    return sum(row["prepare_s"] for row in way["rows"])
+    return float(sum(row["prepare_s"] for row in way["rows"]))
 
 
 def inductor_options(result: dict[str, Any]) -> str:

@@ -4,6 +4,5 @@ Read it in this order: ``scenes`` (what can be asked for), ``render`` (what it l
 (the networks), ``vae``, ``flow`` (the two trainings), ``checker`` (does a picture show its caption?),
 ``evaluate`` and ``export``. ``__main__`` runs them one after the other; ``cost`` measures what the model costs.
 
-Beside the package and its extra ``flux`` it needs matplotlib and scipy, which
-requirements/test.txt pins.
+Beside the package and its extra ``flux`` it needs matplotlib and scipy, which requirements/test.txt pins.
 """

@@ -58,7 +58,7 @@ sitting: {seconds} on one {hardware} with torch {torch}, seed {seed}. VAE: {vae_
 {vae_batch} pictures; reading, for the text encoders alone: {text_steps} steps of {text_batch} captions; flow
 matching of transformer and text encoders together: {flow_steps} steps of {flow_batch}, captions dropped one time in
 ten; distillation of guidance into the guidance embedding: {distil_steps} steps of {distil_batch}; {pictures} rendered
-scenes.{note} Training and evaluation need the extras `flux` and `training`.
+scenes.{note} Training and evaluation need the extra `flux`, matplotlib and scipy.
 
 ## Figures
 
