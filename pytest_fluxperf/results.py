@@ -608,6 +608,23 @@ class PublishedFigure(Record, frozen=True, kw_only=True):
     url: str
 
 
+BaselineAction = Literal["recorded", "replaced", "appended", "unchanged", "kept", "refused"]
+
+
+class BaselineChange(Record, frozen=True, kw_only=True):
+    """What a run did to the baseline of one test, or why it did not."""
+
+    test: str
+    action: BaselineAction
+    text: str
+    """Old → new: a clause that begins with the action."""
+
+    @property
+    def line(self) -> str:
+        """All of it in one line."""
+        return f"{self.test}: {self.text}"
+
+
 Against = Literal["baselines", "session", "environment"]
 """What results are judged against: stored baselines, a recorded session, or an old environment."""
 
@@ -640,8 +657,8 @@ class RunDocument(Record, frozen=True, kw_only=True):
     duration_s: float = 0.0
     update: str | None = None
     """``new``, ``failed``, ``all`` or ``append`` when the run moved baselines."""
-    changes: tuple[str, ...] = ()
-    """What the run did to each baseline, old → new in one line."""
+    changes: tuple[BaselineChange, ...] = ()
+    """What the run did to each baseline."""
     published: tuple[PublishedFigure, ...] = ()
 
     @property

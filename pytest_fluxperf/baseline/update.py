@@ -13,6 +13,8 @@ from pytest_fluxperf.machine.software import stack_differences
 from pytest_fluxperf.results import (
     FAILING,
     Baseline,
+    BaselineAction,
+    BaselineChange,
     Environment,
     Hardware,
     Result,
@@ -20,7 +22,6 @@ from pytest_fluxperf.results import (
 )
 
 UpdateMode = Literal["new", "failed", "all", "append"]
-Action = Literal["recorded", "replaced", "appended", "unchanged", "kept", "refused"]
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,16 @@ class Change:
     """What an update did to the baseline of one test, or why it did not."""
 
     test: str
-    action: Action
-    line: str
-    """Old -> new in one line, for the terminal."""
+    action: BaselineAction
+    text: str
+    """What became of it, old → new: a clause that begins with the action."""
     baseline: Baseline | None = None
     """The content to write; None where the file stays as it is."""
+
+    @property
+    def record(self) -> BaselineChange:
+        """What a report says of it."""
+        return BaselineChange(test=self.test, action=self.action, text=self.text)
 
 
 def plan_update(
@@ -54,14 +60,14 @@ def plan_update(
     """
     verdict = result.judgement.verdict
     if result.run is None or verdict in ("broken", "invalid"):
-        return Change(result.test, "refused", f"{result.test}: refused, {verdict}: {result.judgement.message}")
+        return Change(result.test, "refused", f"refused, {verdict}: {result.judgement.message}")
     if floor := crossed_floor(result):
         reason = f"{floor}: it holds whatever is recorded; change the test's bound"
-        return Change(result.test, "refused", f"{result.test}: refused, {reason}")
+        return Change(result.test, "refused", f"refused, {reason}")
     run = rounded(result.run)
     if (environment := environments.get(run.environment)) is None:
-        line = f"{result.test}: refused, the environment {run.environment} that it was measured in is not known"
-        return Change(result.test, "refused", line)
+        text = f"refused, the environment {run.environment} that it was measured in is not known"
+        return Change(result.test, "refused", text)
     fresh = Baseline(
         format=BASELINE_FORMAT,
         test=result.test,
@@ -75,23 +81,23 @@ def plan_update(
         nu0=nu0,
     )
     if old is None:
-        return Change(result.test, "recorded", f"{result.test}: recorded, {_numbers(fresh)}", fresh)
+        return Change(result.test, "recorded", f"recorded, {_numbers(fresh)}", fresh)
     if mode == "append":
         if _is_regression(result, old):
             reason = f"{result.judgement.message}; accept the change with --fluxperf-update=failed"
-            return Change(result.test, "refused", f"{result.test}: refused, regressed: {reason}")
+            return Change(result.test, "refused", f"refused, regressed: {reason}")
         return _append(old, fresh)
     elsewhere = other_hardware(old, result, hardware)
     comparable = not elsewhere and not differences(old, fresh)
     if mode == "new" and elsewhere:
         reason = f"stored for other hardware ({elsewhere[0]}); replace it with --fluxperf-update=all"
-        return Change(result.test, "refused", f"{result.test}: refused, {reason}")
+        return Change(result.test, "refused", f"refused, {reason}")
     if comparable and (mode == "new" or (mode == "failed" and verdict not in ("regressed", "no baseline"))):
-        return Change(result.test, "kept", f"{result.test}: kept, {_numbers(old)}")
+        return Change(result.test, "kept", f"kept, {_numbers(old)}")
     if _content(old) == _content(fresh):
-        return Change(result.test, "unchanged", f"{result.test}: unchanged, {_numbers(old)}")
-    line = f"{result.test}: replaced, {_numbers(old)} → {_numbers(fresh)}{_percent(old, fresh)}"
-    return Change(result.test, "replaced", line, fresh)
+        return Change(result.test, "unchanged", f"unchanged, {_numbers(old)}")
+    text = f"replaced, {_numbers(old)} → {_numbers(fresh)}{_percent(old, fresh)}"
+    return Change(result.test, "replaced", text, fresh)
 
 
 def crossed_floor(result: Result) -> str | None:
@@ -148,26 +154,26 @@ def workload_differences(old: Baseline, recipe: str | None, reference: str, work
 def _append(old: Baseline, fresh: Baseline) -> Change:
     (run,) = fresh.runs
     if reasons := differences(old, fresh, cpu_model=True):
-        line = f"{old.test}: refused, a run of another workload or machine cannot be appended: {reasons[0]}"
-        return Change(old.test, "refused", line)
+        text = f"refused, a run of another workload or machine cannot be appended: {reasons[0]}"
+        return Change(old.test, "refused", text)
     pinned = old.environments[old.runs[-1].environment]
     (environment,) = fresh.environments.values()
     if moved := stack_differences(pinned, environment):
         name, before, after = moved[0]
-        line = (
-            f"{old.test}: refused, only an unchanged environment may be appended: {name} {before} → {after}; "
+        text = (
+            f"refused, only an unchanged environment may be appended: {name} {before} → {after}; "
             "accept the change with --fluxperf-update=all"
         )
-        return Change(old.test, "refused", line)
+        return Change(old.test, "refused", text)
     before, after = (str(one.facts.get("recipe", old.recipe)) for one in (old.runs[-1], run))
     if before != after:  # another release: a whole recipe stands for other tokens now
-        line = (
-            f"{old.test}: refused, only runs of one recipe can be appended: {old.recipe} stood for {before} and now "
+        text = (
+            f"refused, only runs of one recipe can be appended: {old.recipe} stood for {before} and now "
             f"for {after}; accept the change with --fluxperf-update=all"
         )
-        return Change(old.test, "refused", line)
+        return Change(old.test, "refused", text)
     if any(stored.session == run.session for stored in old.runs):
-        return Change(old.test, "unchanged", f"{old.test}: unchanged, session {run.session} is stored already")
+        return Change(old.test, "unchanged", f"unchanged, session {run.session} is stored already")
     grown = Baseline(
         format=BASELINE_FORMAT,
         test=old.test,
@@ -180,7 +186,7 @@ def _append(old: Baseline, fresh: Baseline) -> Change:
         tau0=old.tau0,
         nu0=old.nu0,
     )
-    return Change(old.test, "appended", f"{old.test}: appended run {len(grown.runs)}, {_numbers(fresh)}", grown)
+    return Change(old.test, "appended", f"appended run {len(grown.runs)}, {_numbers(fresh)}", grown)
 
 
 def _content(baseline: Baseline) -> tuple[object, ...]:

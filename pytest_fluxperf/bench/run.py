@@ -159,8 +159,8 @@ class Run:
                 moved = self.move_baselines(document.results, folder)
             except FluxPerfError as error:  # the report of what was measured is not lost with them
                 errors.append(f"no baseline was moved: {error}")
-        lines = tuple(change.line for change in moved)
-        document = msgspec.structs.replace(document, changes=lines, warnings=(*document.warnings, *errors))
+        changes = tuple(change.record for change in moved)
+        document = msgspec.structs.replace(document, changes=changes, warnings=(*document.warnings, *errors))
         reports = None
         try:
             reports = write_reports(document, folder)

@@ -67,7 +67,7 @@ def _add(path: Path, document: RunDocument, baselines: Path) -> bool:
         pictures=path if path.is_dir() else path.parent,
     )
     for change in changes:
-        print(visible(change.line))
+        print(visible(change.record.line))
     return any(change.action == "refused" for change in changes)
 
 

@@ -190,7 +190,10 @@ def summarize(reporter: TerminalReporter) -> None:
     reporter.section("fluxperf")
     for line in terminal.terminal_summary(ending.document, reporter._tw.fullwidth, reporter._tw.markup):
         reporter.write_line(line)
-    for line in (*ending.document.changes, *(e for e in ending.errors if e not in ending.document.warnings)):
+    for line in (
+        *(change.line for change in ending.document.changes),
+        *(e for e in ending.errors if e not in ending.document.warnings),
+    ):
         reporter.write_line(line)
     if ending.gated_nothing:
         reporter.write_line("fluxperf: this run gated nothing, so it fails", red=True, bold=True)

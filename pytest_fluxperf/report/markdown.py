@@ -145,7 +145,7 @@ def _line(row: Row, machine: bool, quality: Sequence[tuple[str, str, int]]) -> s
 
 
 def _changes(view: Overview) -> str:
-    changes = [change for document in view.documents for change in document.changes]
+    changes = [change.line for document in view.documents for change in document.changes]
     if not changes:
         return ""
     lines = [f"- {escape(shorten(change, 400))}" for change in changes[:_CHANGES]]

@@ -56,7 +56,7 @@ def verdict_sentence(view: Overview) -> str:
     if suspects := _suspects(view.differences):
         text += f", with {suspects}"
     if moved:
-        refused = sum(": refused, " in line for document in view.documents for line in document.changes)
+        refused = sum(change.action == "refused" for document in view.documents for change in document.changes)
         text += f"; baselines updated ({moved})" + (f", {refused} refused" if refused else "")
     return text + "."
 

@@ -408,7 +408,9 @@ def test_a_suspect_of_stage_one_is_compared_with_the_old_environment(pytester, m
     # against itself nothing differs, so no package is to blame for what the baseline shows
     ran = pytester.run(new / "bin" / "python", *common, f"--fluxperf-old-python={new}")
     assert ran.ret == 1, ran.stdout.str()
-    ran.stdout.fnmatch_lines(["*to be compared with the old environment*", "*not the packages: this repository's code*"])
+    ran.stdout.fnmatch_lines(
+        ["*to be compared with the old environment*", "*not the packages: this repository's code*"]
+    )
 
 
 def test_workers_compare_their_suspects_one_at_a_time(pytester, monkeypatch, old, new) -> None:

@@ -307,7 +307,7 @@ def test_a_first_update_records(store: BaselineStore) -> None:
     assert store.load(TEST) is None
     (change,) = update(store, "new", result("no baseline"))
     assert change.action == "recorded"
-    assert change.line.startswith(f"{TEST}: recorded, p50 2")
+    assert change.text.startswith("recorded, p50 2")
     stored = store.load(TEST)
     assert stored is not None
     assert stored.test == TEST
@@ -339,7 +339,7 @@ def test_what_each_mode_does(store: BaselineStore, mode: str, verdict: Verdict, 
     before = store.path(TEST).read_bytes()
     (change,) = update(store, mode, result(verdict, seed=5, session="later"))
     assert change.action == action
-    assert change.line.startswith(f"{TEST}: {action}")
+    assert change.text.startswith(action)
     stored = store.load(TEST)
     assert stored is not None
     assert len(stored.runs) == (2 if action == "appended" else 1)
@@ -349,8 +349,8 @@ def test_what_each_mode_does(store: BaselineStore, mode: str, verdict: Verdict, 
 def test_the_line_shows_old_and_new(store: BaselineStore) -> None:
     update(store, "all", result())
     (change,) = update(store, "all", result(seed=3))
-    assert " → p50 " in change.line
-    assert "% time)" in change.line
+    assert " → p50 " in change.text
+    assert "% time)" in change.text
 
 
 def test_a_result_that_may_not_become_a_baseline_is_refused(store: BaselineStore) -> None:
@@ -373,9 +373,9 @@ def test_append_wants_an_unchanged_environment_and_workload(store: BaselineStore
     newer = msgspec.structs.replace(make.ENVIRONMENT, packages={**make.ENVIRONMENT.packages, "torch": "2.12"})
     run = msgspec.structs.replace(result().run, environment=newer.digest, session="x")
     (change,) = update(store, "append", result(run=run), environment=newer)
-    assert (change.action, "torch 2.11.0 → 2.12" in change.line) == ("refused", True)
+    assert (change.action, "torch 2.11.0 → 2.12" in change.text) == ("refused", True)
     (change,) = update(store, "append", result(reference="fp32"))
-    assert (change.action, "reference bf16 → fp32" in change.line) == ("refused", True)
+    assert (change.action, "reference bf16 → fp32" in change.text) == ("refused", True)
     linter = msgspec.structs.replace(make.ENVIRONMENT, packages={**make.ENVIRONMENT.packages, "ruff": "9"})
     run = msgspec.structs.replace(result().run, environment=linter.digest, session="x")
     (change,) = update(store, "append", result(run=run), environment=linter)
@@ -393,7 +393,7 @@ def test_append_wants_what_a_whole_recipe_stood_for(store: BaselineStore) -> Non
     update(store, "append", result(recipe="fastest_lossless", run=first))
     (change,) = update(store, "append", result(recipe="fastest_lossless", run=later))
     assert change.action == "refused"
-    assert "fastest_lossless stood for bf16+cudnn+compile and now for bf16+cudnn+compile:tuned" in change.line
+    assert "fastest_lossless stood for bf16+cudnn+compile and now for bf16+cudnn+compile:tuned" in change.text
     same = msgspec.structs.replace(first, session="c")
     (change,) = update(store, "append", result(recipe="fastest_lossless", run=same))
     assert change.action == "appended"
@@ -413,7 +413,7 @@ def test_append_takes_a_regression_of_time_only_from_a_card_that_it_does_not_kno
     )
     (change,) = update(store, "append", result(run=run, judgement=judgement))
     assert change.action == action
-    assert ("refused, regressed: because; accept the change with" in change.line) == (action == "refused")
+    assert ("refused, regressed: because; accept the change with" in change.text) == (action == "refused")
 
 
 def test_new_does_not_overwrite_what_was_timed_on_another_cpu(store: BaselineStore) -> None:
@@ -421,7 +421,7 @@ def test_new_does_not_overwrite_what_was_timed_on_another_cpu(store: BaselineSto
     other = msgspec.structs.replace(make.CPU, name="Xeon")
     timed = result("no baseline", baseline=store.load(TEST))
     (change,) = update(store, "new", timed, hardware=other)
-    assert (change.action, "Xeon" in change.line) == ("refused", True)
+    assert (change.action, "Xeon" in change.text) == ("refused", True)
     assert not accepted(timed, "new", other)
     elsewhere = result("no baseline", workload=make.workload(steps=9), baseline=store.load(TEST))  # a speed-up
     assert accepted(elsewhere, "new", other)
@@ -439,7 +439,7 @@ def test_each_result_is_stored_with_the_environment_that_it_was_measured_in(stor
     assert stored.environments == {worker.digest: worker}
     changes = update(store, "all", result(seed=1), result(test="other", run=run), environments={worker.digest: worker})
     assert [change.action for change in changes] == ["refused", "unchanged"]
-    assert f"the environment {make.ENVIRONMENT.digest} that it was measured in is not known" in changes[0].line
+    assert f"the environment {make.ENVIRONMENT.digest} that it was measured in is not known" in changes[0].text
 
 
 def test_the_same_run_is_not_appended_twice(store: BaselineStore) -> None:
@@ -452,7 +452,7 @@ def test_new_does_not_overwrite_another_gpus_baseline(store: BaselineStore) -> N
     update(store, "new", result())
     pcie = msgspec.structs.replace(make.H100, name="NVIDIA H100 PCIe")
     (change,) = update(store, "new", result("no baseline"), hardware=pcie)
-    assert (change.action, "NVIDIA H100 PCIe" in change.line) == ("refused", True)
+    assert (change.action, "NVIDIA H100 PCIe" in change.text) == ("refused", True)
     (change,) = update(store, "all", result("no baseline"), hardware=pcie)
     assert change.action == "replaced"
 

@@ -22,8 +22,8 @@ def test_baselines_are_the_same_byte_for_byte(project, mode, capsys):
         changes = project.results()["changes"]
         capsys.readouterr()
         assert main(["append", str(project.runs[-1]), "--baselines", str(after)]) == 0
-        assert capsys.readouterr().out.splitlines() == changes
-        assert all(said in line for line in changes)
+        assert capsys.readouterr().out.splitlines() == [f"{c['test']}: {c['text']}" for c in changes]
+        assert all(said in change["text"] for change in changes)
         assert files(after) == files(inside)
     assert any(name.endswith(".png") for name in files(after))
 

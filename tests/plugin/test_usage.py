@@ -440,7 +440,7 @@ def test_an_update_tells_old_and_new_in_its_results_and_summary(recorded):
     recorded.run("--fluxperf-update", fault="slow decode")
     changes = recorded.results()["changes"]
     assert len(changes) == 2
-    assert all("test_recipe" in line for line in changes)
+    assert all("test_recipe" in change["test"] for change in changes)
     summary = (recorded.runs[-1] / "summary.md").read_text()
     assert "Baselines, old → new" in summary
     recorded.run()

@@ -11,10 +11,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import report_documents as documents
 
+from pytest_fluxperf.report.markdown import render_markdown
 from pytest_fluxperf.report.sentence import verdict_sentence
 from pytest_fluxperf.report.terminal import terminal_summary
 from pytest_fluxperf.report.view import overview
-from pytest_fluxperf.results import Finding
+from pytest_fluxperf.results import BaselineChange, Finding
 
 SLOWER = {"slower": 0.06, "verdict": "regressed"}
 
@@ -161,3 +162,15 @@ def test_parameters_may_hold_what_parts_a_node_id():
     made = [documents.result("bf16", test=f"perf/test_a.py::TestB::test_c[{name}]") for name in ("a::b", "x[0]::y")]
     rows = overview(documents.document(made, environment=documents.OLD)).rows
     assert {row.label for row in rows} == {"test_c[a::b]", "test_c[x[0]::y]"}
+
+
+def test_a_tests_name_is_no_refusal():
+    """What is counted is the action, whatever is written in the name of a test."""
+    made = [documents.result("bf16"), documents.result("fp16")]
+    kept = BaselineChange(test="test_x[a: refused, b]", action="kept", text="kept, p50 2 s")
+    refused = BaselineChange(test="test_x[c]", action="refused", text="refused, broken: black")
+    document = documents.document(made, update="new", changes=(kept,))
+    assert "refused" not in verdict_sentence(overview(document))
+    assert "refused, b]: kept, p50 2 s" in render_markdown(document).replace("\\", "")
+    document = documents.document(made, update="new", changes=(kept, refused))
+    assert verdict_sentence(overview(document)).endswith("baselines updated (new), 1 refused.")
