@@ -503,6 +503,8 @@ class Judgement(Record, frozen=True, kw_only=True):
     """The difference to the baseline by kernels, where both sides were profiled."""
     gated: bool = True
     """False when nothing could be compared with (no baseline, skipped)."""
+    packages_cleared: bool = False
+    """True where the old environment is as slow, so that no package which differs can be to blame."""
 
 
 class Block(Record, frozen=True, kw_only=True):

@@ -175,6 +175,7 @@ def with_stage_one(compared: Judgement, result: Result) -> Judgement:
         message="; ".join([convicted.message, NOT_THE_PACKAGES, f"old and new environment: {beside.message}", *also]),
         findings=(convicted, *compared.findings),
         attribution=reasons,
+        packages_cleared=True,
     )
 
 

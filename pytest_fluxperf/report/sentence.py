@@ -106,6 +106,8 @@ def _cause(view: Overview, row: Row) -> str:
         text = f"with {suspects}, {_effect(name, decisive, 'is ')}"
     else:
         text = _effect(name, decisive, "is ")
+    if judgement.packages_cleared:
+        text += " with the old packages as with the new"
     said = [str(d) for d in moved]
     why = step_change(row) or next((a for a in judgement.attribution if not any(d in a for d in said)), None)
     return text + (f": {_first_line(why)}" if why else "")

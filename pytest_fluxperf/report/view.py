@@ -72,7 +72,12 @@ class Overview:
         return min([*self.counts, *undecided], key=SEVERITY.__getitem__, default="passed")
 
     def differences_of(self, row: Row) -> tuple[Difference, ...]:
-        """What differs for one test, between its own machine now and its own baseline's newest run."""
+        """What differs for one test, between its own machine now and its own baseline's newest run.
+
+        Nothing where the packages were cleared: they would be blamed.
+        """
+        if row.result.judgement.packages_cleared:
+            return ()
         before = _newest_environment(row.result.baseline) if row.result.baseline else None
         return differences([before] if before else [], [row.document.environment])
 

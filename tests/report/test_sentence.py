@@ -174,3 +174,14 @@ def test_a_tests_name_is_no_refusal():
     assert "refused, b]: kept, p50 2 s" in render_markdown(document).replace("\\", "")
     document = documents.document(made, update="new", changes=(kept, refused))
     assert verdict_sentence(overview(document)).endswith("baselines updated (new), 1 refused.")
+
+
+def test_packages_that_were_cleared_are_not_blamed():
+    slow = documents.result("bf16+fa2", slower=0.93, verdict="regressed")
+    blamed = documents.document([slow], environment=documents.NEW)
+    assert "torch" in verdict_sentence(overview(blamed))
+    judgement = msgspec.structs.replace(slow.judgement, packages_cleared=True, attribution=())
+    cleared = documents.document([msgspec.structs.replace(slow, judgement=judgement)], environment=documents.NEW)
+    assert verdict_sentence(overview(cleared)) == (
+        "1 of 1 regressed: bf16+fa2 is 93.1 % slower with the old packages as with the new."
+    )
