@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -73,9 +73,10 @@ class SettingError(FluxPerfError):
     """A setting with a wrong name, type or value; the message says what is right."""
 
 
-def _number(
+def number(
     low: float | None = None, high: float = math.inf, *, integer: bool = False, strict: bool = False
 ) -> Callable[[Any], Any]:
+    """A check of a number (or its text) from ``low`` (with ``strict``: above it) to ``high``."""
     kind = "an integer" if integer else "a number"
     bound = "" if low is None else f" {'above' if strict else 'of at least'} {low:g}"
     bound += f" and at most {high:g}" if high < math.inf else ""
@@ -116,7 +117,7 @@ def _seeds(value: Any) -> tuple[int, ...]:
         value = [value]
     if not isinstance(value, list | tuple) or not value:
         raise SettingError(f"must be an integer or a non-empty list of integers, not {value!r}")
-    check = _number(0, integer=True)
+    check = number(0, integer=True)
     seeds = tuple(check(seed) for seed in value)
     if max(seeds) > MAX_SEED:
         raise SettingError(f"must be at most {MAX_SEED}, the largest that torch takes, not {max(seeds)}")
@@ -130,17 +131,17 @@ def _size(value: Any) -> int | tuple[int, int]:
             raise SettingError(f"must be one side or HEIGHTxWIDTH, not {value!r}")
         value = parts[0] if len(parts) == 1 else tuple(parts)
     sides = value if isinstance(value, list | tuple) else (value,)
-    check = _number(16, integer=True)
+    check = number(16, integer=True)
     if len(sides) not in (1, 2):
         raise SettingError(f"must be one side or (height, width), not {value!r}")
-    checked = tuple(check(side) for side in sides)
-    for side in checked:
+    lengths = tuple(check(side) for side in sides)
+    for side in lengths:
         if side % 16:
-            near = max(16, round(side / 16) * 16)
+            nearest = max(16, round(side / 16) * 16)
             raise SettingError(
-                f"must be divisible by 16 (FLUX packs 2×2 latents of 8 pixels); {side} is not, {near} is"
+                f"must be divisible by 16 (FLUX packs 2×2 latents of 8 pixels); {side} is not, {nearest} is"
             )
-    return checked[0] if len(checked) == 1 else (checked[0], checked[1])
+    return lengths[0] if len(lengths) == 1 else (lengths[0], lengths[1])
 
 
 CHECKS: dict[str, Callable[[Any], Any]] = {
@@ -149,16 +150,16 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "prompts": _prompts,
     "seeds": _seeds,
     "size": _size,
-    "steps": _number(1, integer=True),
-    "guidance": _number(0),
-    "samples": _number(1, integer=True),
-    "warmup": _number(0, integer=True),
-    "max_slowdown": _number(0, strict=True),
-    "max_memory_growth": _number(0, strict=True),
-    "min_ssim": _number(-1, 1),
-    "min_psnr": _number(0),
-    "max_lpips": _number(0),
-    "quality_tolerance": _number(0, strict=True),
+    "steps": number(1, integer=True),
+    "guidance": number(0),
+    "samples": number(1, integer=True),
+    "warmup": number(0, integer=True),
+    "max_slowdown": number(0, strict=True),
+    "max_memory_growth": number(0, strict=True),
+    "min_ssim": number(-1, 1),
+    "min_psnr": number(0),
+    "max_lpips": number(0),
+    "quality_tolerance": number(0, strict=True),
 }
 """Check and conversion of every setting of a test; the keys are the marker's arguments."""
 
@@ -186,20 +187,22 @@ def item_settings(run: RunSettings, marks: Sequence[Mark], test: str) -> ItemSet
             raise SettingError(f"{test}: the fluxperf marker takes keyword arguments only, not {mark.args!r}")
         for name, value in mark.kwargs.items():
             if name not in CHECKS:
-                known = f"{_near(name, CHECKS)}; valid: {', '.join(CHECKS)}"
+                known = f"{near(name, CHECKS)}; valid: {', '.join(CHECKS)}"
                 raise SettingError(f"{test}: the fluxperf marker has no argument {name!r}{known}")
-            marked[name] = _checked(name, value, f"{test}: fluxperf({name}=...)")
+            marked[name] = checked(name, value, f"{test}: fluxperf({name}=...)")
     return ItemSettings(**{**run.ini, **marked, **run.command_line})
 
 
-def _checked(name: str, value: Any, where: str) -> Any:
+def checked(name: str, value: Any, where: str) -> Any:
+    """The converted value of a test's setting; raises :class:`SettingError` that says ``where`` it was written."""
     try:
         return CHECKS[name](value)
     except SettingError as error:
         raise SettingError(f"{where} {error}") from None
 
 
-def _near(word: str, words: Any) -> str:
+def near(word: str, words: Iterable[str]) -> str:
+    """A question after the nearest of ``words``, behind a space; nothing where none is near."""
     close = difflib.get_close_matches(word, list(words), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import pytest
 from pytest_fluxperf.settings import (
     CHECKS,
     DEFAULT_METRICS,
     METRICS,
     RunSettings,
     SettingError,
-    _checked,
-    _near,
-    _number,
+    Update,
+    checked,
+    near,
+    number,
 )
+
+if TYPE_CHECKING:
+    import pytest
 
 _HELP: dict[str, str] = {
     "recipe": "recipe of tests that name none, such as bf16+fbcache:0.3",
@@ -40,7 +43,22 @@ _HELP: dict[str, str] = {
 def add_options(parser: pytest.Parser) -> None:
     """Register every option and ini setting; ``pytest --help`` and the documentation list them from here."""
     group = parser.getgroup("fluxperf", "performance and quality gates for diffusion inference")
-    add = group.addoption
+    _add_run_options(group.addoption)
+    _add_looks(group.addoption)
+    for name in ("old_python", "ab_timeout", "ledger"):
+        parser.addini(f"fluxperf_{name}", help=f"default of --fluxperf-{name.replace('_', '-')}")
+    parser.addini("fluxperf_profile", type="bool", help="default of --fluxperf-profile")
+    for name in CHECKS:
+        group.addoption(f"--fluxperf-{name.replace('_', '-')}", metavar="VALUE", default=None, help=_HELP[name])
+    for name in ("gpu", "model", "baselines", "reports", "latency", "metrics", *CHECKS):
+        parser.addini(
+            f"fluxperf_{name}",
+            help=f"default of {'--gpu' if name == 'gpu' else '--fluxperf-' + name.replace('_', '-')}",
+        )
+
+
+def _add_run_options(add: Callable[..., None]) -> None:
+    """What is measured on, what is recorded, and what fails."""
     add(
         "--gpu",
         metavar="NAME",
@@ -68,26 +86,19 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="LIST",
         help=f"image metrics, from {','.join(METRICS)} (default: {','.join(DEFAULT_METRICS)})",
     )
+
+
+def _add_looks(add: Callable[..., None]) -> None:
+    """What is looked at beside the measurement itself."""
     add("--fluxperf-old-python", metavar="PATH",
         help="Python or virtual environment with the old packages: what the baseline alone cannot pass is measured "
         "again, this environment and that one in turns")  # fmt: skip
     add("--fluxperf-ab-timeout", metavar="SECONDS", help="longest silence of a process in such a comparison (1800)")
-    parser.addini("fluxperf_old_python", help="default of --fluxperf-old-python")
-    parser.addini("fluxperf_ab_timeout", help="default of --fluxperf-ab-timeout")
     add("--fluxperf-ledger", choices=("yes", "no"), default=None,
         help="count the work of one more generation of each test, and compare its transformer's answers to fixed "
         "inputs with the reference recipe's (default: yes)")  # fmt: skip
-    parser.addini("fluxperf_ledger", help="default of --fluxperf-ledger")
     add("--fluxperf-profile", action="store_true",
         help="profile one more generation of each test: kernels that moved, traces for Perfetto")  # fmt: skip
-    parser.addini("fluxperf_profile", type="bool", help="default of --fluxperf-profile")
-    for name in CHECKS:
-        add(f"--fluxperf-{name.replace('_', '-')}", metavar="VALUE", default=None, help=_HELP[name])
-    for name in ("gpu", "model", "baselines", "reports", "latency", "metrics", *CHECKS):
-        parser.addini(
-            f"fluxperf_{name}",
-            help=f"default of {'--gpu' if name == 'gpu' else '--fluxperf-' + name.replace('_', '-')}",
-        )
 
 
 def _update(value: str) -> str:
@@ -116,29 +127,17 @@ def run_settings(config: pytest.Config) -> RunSettings:
             return Path(given).resolve()
         return config.rootpath / (config.getini(f"fluxperf_{name}") or name)
 
-    metrics = tuple(m.strip().lower() for m in (pick("metrics") or ",".join(DEFAULT_METRICS)).split(",") if m.strip())
-    for metric in metrics:
-        if metric not in METRICS:
-            raise SettingError(
-                f"--fluxperf-metrics: unknown metric {metric!r}{_near(metric, METRICS)}; there are {', '.join(METRICS)}"
-            )
     latency = pick("latency") or "auto"
     if latency not in ("auto", "absolute", "relative"):
         raise SettingError(f"fluxperf_latency must be auto, absolute or relative, not {latency!r}")
-    update = config.getoption("fluxperf_update")
-    if config.getoption("fluxperf_append"):
-        if update:
-            raise SettingError(
-                "--fluxperf-update and --fluxperf-append exclude each other: replace a baseline or add a run to it"
-            )
-        update = "append"
+    update = _update_mode(config)
     command_line = {
-        name: _checked(name, value, f"--fluxperf-{name.replace('_', '-')}")
+        name: checked(name, value, f"--fluxperf-{name.replace('_', '-')}")
         for name in CHECKS
         if (value := config.getoption(f"fluxperf_{name}")) is not None
     }
     ini = {
-        name: _checked(name, value, f"ini setting fluxperf_{name}")
+        name: checked(name, value, f"ini setting fluxperf_{name}")
         for name in CHECKS
         if (value := config.getini(f"fluxperf_{name}"))
     }
@@ -150,7 +149,7 @@ def run_settings(config: pytest.Config) -> RunSettings:
         update=update,
         strict=bool(config.getoption("fluxperf_strict")),
         latency=latency,  # type: ignore[arg-type]
-        metrics=metrics,
+        metrics=_metrics(pick("metrics") or ",".join(DEFAULT_METRICS)),
         old_python=None if update else pick("old_python"),
         ab_timeout_s=_checked_timeout(pick("ab_timeout")),
         ledger=_yes_or_no(pick("ledger") or "yes"),
@@ -158,6 +157,28 @@ def run_settings(config: pytest.Config) -> RunSettings:
         command_line=command_line,
         ini=ini,
     )
+
+
+def _metrics(text: str) -> tuple[str, ...]:
+    metrics = tuple(metric.strip().lower() for metric in text.split(",") if metric.strip())
+    for metric in metrics:
+        if metric not in METRICS:
+            raise SettingError(
+                f"--fluxperf-metrics: unknown metric {metric!r}{near(metric, METRICS)}; there are {', '.join(METRICS)}"
+            )
+    return metrics
+
+
+def _update_mode(config: pytest.Config) -> Update | None:
+    """How baselines are moved, by either option."""
+    update: Update | None = config.getoption("fluxperf_update")
+    if not config.getoption("fluxperf_append"):
+        return update
+    if update:
+        raise SettingError(
+            "--fluxperf-update and --fluxperf-append exclude each other: replace a baseline or add a run to it"
+        )
+    return "append"
 
 
 def _yes_or_no(value: str) -> bool:
@@ -168,6 +189,6 @@ def _yes_or_no(value: str) -> bool:
 
 def _checked_timeout(value: str | None) -> float:
     try:
-        return 1800.0 if value is None else float(_number(0, strict=True)(value))
+        return 1800.0 if value is None else float(number(0, strict=True)(value))
     except SettingError as error:
         raise SettingError(f"--fluxperf-ab-timeout {error}") from None
