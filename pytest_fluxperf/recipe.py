@@ -216,7 +216,7 @@ def parse(text: str, *, dtype: str | None = None) -> Recipe:
             return _in_dtype(tokens, _read_token(dtype, known), _read_token("bf16", known))
         return _combine(tokens)
     except ValueError as error:
-        raise FluxPerfError(f"recipe {text!r}: {error}") from None
+        raise FluxPerfError(str(error), recipe=repr(text)) from None  # quoted: it may be any text
 
 
 def _in_dtype(tokens: list[Token], usual: Token, other: Token) -> Recipe:

@@ -45,7 +45,7 @@ def encode(baseline: Baseline) -> bytes:
         content = msgspec.to_builtins(stored)
         return (_write({**content, "sha256": _digest(content)}) + "\n").encode()
     except ValueError as error:
-        raise FluxPerfError(f"{baseline.test}: a baseline cannot hold {error}") from None
+        raise FluxPerfError(f"a baseline cannot hold {error}", test=baseline.test) from None
 
 
 def decode(text: bytes, source: str) -> Baseline:
@@ -53,18 +53,18 @@ def decode(text: bytes, source: str) -> Baseline:
     try:
         version = msgspec.json.decode(text, type=_Format).format
         if version > BASELINE_FORMAT:
-            raise FluxPerfError(
-                f"{source}: $.format: {version} was written by a newer pytest-fluxperf, this one reads "
-                f"{BASELINE_FORMAT}; upgrade the plugin"
-            )
+            problem = f"{version} was written by a newer pytest-fluxperf, this one reads {BASELINE_FORMAT}"
+            raise FluxPerfError(problem, remedy="upgrade the plugin", file=source, place="$.format")
         file = msgspec.json.decode(text, type=BaselineFile)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FluxPerfError(f"{source}: {_place_first(str(error))}; {_REMEDY}") from None
+        problem, place = _located(error)
+        raise FluxPerfError(problem, remedy=_REMEDY, file=source, place=place) from None
     baseline = Baseline(**{name: getattr(file, name) for name in Baseline.__struct_fields__})
     check(baseline, source)
     digest = _digest(msgspec.to_builtins(baseline))
     if file.sha256 != digest:
-        raise FluxPerfError(f"{source}: $.sha256: the content's digest is {digest[:12]}…: it was edited; {_REMEDY}")
+        problem = f"the content's digest is {digest[:12]}…: it was edited"
+        raise FluxPerfError(problem, remedy=_REMEDY, file=source, place="$.sha256")
     return baseline
 
 
@@ -81,7 +81,7 @@ def rounded(record: _T) -> _T:
 def check(baseline: Baseline, source: str, remedy: str = _REMEDY) -> None:
     """Raise FluxPerfError, naming ``source``, the JSON path and ``remedy``, on a value that would disarm the gate."""
     for path, problem in _problems(baseline):
-        raise FluxPerfError(f"{source}: {path}: {problem}; {remedy}")
+        raise FluxPerfError(problem, remedy=remedy, file=source, place=path)
 
 
 def _problems(baseline: Baseline) -> Iterator[tuple[str, str]]:
@@ -184,10 +184,10 @@ def _positive(value: float) -> bool:
     return math.isfinite(value) and value > 0
 
 
-def _place_first(message: str) -> str:
-    """``wrong - at `$.a` `` -> ``$.a: wrong``."""
-    text, _, place = message.partition(" - at `")
-    return f"{place.rstrip('`')}: {text}" if place else text
+def _located(error: Exception) -> tuple[str, str]:
+    """What msgspec says is wrong, and where in the file (which it has no field for)."""
+    text, _, place = str(error).partition(" - at `")
+    return text, place.rstrip("`")
 
 
 def as_stored(value: Any) -> Any:

@@ -112,15 +112,17 @@ def read(path: Path) -> tuple[Published, ...]:
     try:
         document = msgspec.json.decode(path.read_bytes(), type=_File)
     except OSError as error:
-        raise FluxPerfError(f"{path}: cannot be read: {error.strerror}") from None
+        raise FluxPerfError(f"cannot be read: {error.strerror}", file=path) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FluxPerfError(f"{path}: {error}; see pytest_fluxperf.baseline.published for the format") from None
+        raise FluxPerfError(
+            str(error), remedy="see pytest_fluxperf.baseline.published for the format", file=path
+        ) from None
     if document.format != FORMAT:
-        raise FluxPerfError(f"{path}: $.format: {document.format} is unknown, this version reads {FORMAT}")
+        raise FluxPerfError(f"{document.format} is unknown, this version reads {FORMAT}", file=path, place="$.format")
     return tuple(
         Published(figure=figure, table=table, source=document.source)
         for number, raw in enumerate(document.tables)
-        for table in [_with_speedups(raw, f"{path}: $.tables[{number}]")]
+        for table in [_with_speedups(raw, path, f"$.tables[{number}]")]
         for figure in table.figures
     )
 
@@ -175,21 +177,23 @@ def _key(recipe: str) -> tuple[str, str]:
     return ("half" if rest and dtype in _HALF else dtype, rest)
 
 
-def _with_speedups(table: Table, where: str) -> Table:
+def _with_speedups(table: Table, path: Path, where: str) -> Table:
     base = None
     if table.base is not None:
         base = next((figure.mean_s for figure in table.figures if figure.configuration == table.base), None)
         if base is None:
-            raise FluxPerfError(f"{where}.base: no figure {table.base!r} with mean_s is in the table")
+            raise FluxPerfError(
+                f"no figure {table.base!r} with mean_s is in the table", file=path, place=f"{where}.base"
+            )
     figures = []
     for index, figure in enumerate(table.figures):
         place = f"{where}.figures[{index}]"
         for name in ("mean_s", "min_s", "p50_s", "p90_s", "p99_s", "speedup"):
             value = getattr(figure, name)
             if value is not None and not value > 0:
-                raise FluxPerfError(f"{place}.{name}: must be positive, not {value}")
+                raise FluxPerfError(f"must be positive, not {value}", file=path, place=f"{place}.{name}")
         if figure.mean_s is None and figure.p50_s is None and figure.speedup is None:
-            raise FluxPerfError(f"{place}: has neither seconds nor a speed-up")
+            raise FluxPerfError("has neither seconds nor a speed-up", file=path, place=place)
         if figure.speedup is None and base is not None and figure.mean_s is not None:
             figure = msgspec.structs.replace(figure, speedup=round(base / figure.mean_s, 4))
         figures.append(figure)

@@ -30,7 +30,7 @@ def check_model_folder(folder: Path) -> None:
     """
     for component, stem in WEIGHTS.items():
         if not (folder / component).is_dir():
-            raise FluxPerfError(f"{folder / component}: the folder is missing; the model is incomplete")
+            raise FluxPerfError("the folder is missing; the model is incomplete", file=folder / component)
         shapes: dict[str, tuple[int, ...]] = {}
         for path in _files(folder / component, stem):
             shapes |= _header(path)
@@ -44,11 +44,13 @@ def _files(folder: Path, stem: str) -> list[Path]:
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         except (ValueError, KeyError, AttributeError, OSError) as error:
-            raise FluxPerfError(f"{index}: not an index of weights ({error})") from None
+            raise FluxPerfError(f"not an index of weights ({error})", file=index) from None
         return [folder / name for name in names]
     if (folder / f"{stem}.safetensors").is_file() or not list(folder.glob("*.bin")):
         return [folder / f"{stem}.safetensors"]
-    raise FluxPerfError(f"{folder}: holds pickled weights only; convert them to safetensors (pickles are never loaded)")
+    raise FluxPerfError(
+        "holds pickled weights only; convert them to safetensors (pickles are never loaded)", file=folder
+    )
 
 
 def _header(path: Path) -> dict[str, tuple[int, ...]]:
@@ -58,20 +60,20 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(size - 8, _HEADER_LIMIT):
-                raise FluxPerfError(f"{path}: truncated or not a safetensors file ({size} bytes)")
+                raise FluxPerfError(f"truncated or not a safetensors file ({size} bytes)", file=path)
             header: dict[str, Any] = json.loads(file.read(length))
     except FileNotFoundError:
-        raise FluxPerfError(f"{path}: the weights file is missing") from None
+        raise FluxPerfError("the weights file is missing", file=path) from None
     except (OSError, ValueError) as error:
-        raise FluxPerfError(f"{path}: not a readable safetensors file ({error})") from None
+        raise FluxPerfError(f"not a readable safetensors file ({error})", file=path) from None
     tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
     try:
         end = max((int(entry["data_offsets"][1]) for entry in tensors.values()), default=0)
         shapes = {name: tuple(map(int, entry["shape"])) for name, entry in tensors.items()}
     except (KeyError, TypeError, ValueError, IndexError):
-        raise FluxPerfError(f"{path}: not a readable safetensors file (its header is damaged)") from None
+        raise FluxPerfError("not a readable safetensors file (its header is damaged)", file=path) from None
     if size != 8 + length + end:
-        raise FluxPerfError(f"{path}: truncated: {size} bytes, its header promises {8 + length + end}")
+        raise FluxPerfError(f"truncated: {size} bytes, its header promises {8 + length + end}", file=path)
     return shapes
 
 
@@ -89,13 +91,12 @@ def _check_transformer(folder: Path, shapes: dict[str, tuple[int, ...]]) -> None
             "single_transformer_blocks": int(config["num_single_layers"]),
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FluxPerfError(f"{path}: not the configuration of a Flux transformer ({error!r})") from None
+        raise FluxPerfError(f"not the configuration of a Flux transformer ({error!r})", file=path) from None
     for name, shape in wanted.items():
         if shapes.get(name) != shape:
-            raise FluxPerfError(
-                f"{path}: does not match the weights: {name} should be {shape}, it is {shapes.get(name, 'absent')}"
-            )
+            stored = shapes.get(name, "absent")
+            raise FluxPerfError(f"does not match the weights: {name} should be {shape}, it is {stored}", file=path)
     for name, count in blocks.items():
         found = len({key.split(".")[1] for key in shapes if key.split(".")[0] == name})
         if found != count:
-            raise FluxPerfError(f"{path}: does not match the weights: {count} {name} asked for, {found} stored")
+            raise FluxPerfError(f"does not match the weights: {count} {name} asked for, {found} stored", file=path)

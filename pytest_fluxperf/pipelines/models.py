@@ -141,7 +141,7 @@ def _folder(folder: Path) -> ModelInfo:
         try:
             settings = model_settings.checked(content)
         except ValueError as error:
-            raise FluxPerfError(f"{folder / SETTINGS_FILE}: {error}") from None
+            raise FluxPerfError(str(error), file=folder / SETTINGS_FILE) from None
     coefficients = settings.pop("teacache_coefficients", None)
     return ModelInfo(
         name=folder.resolve().name,

@@ -33,7 +33,7 @@ def load(
     """
     entries = _entries(source, folder, registered or {})
     if not entries:
-        raise FluxPerfError(f"{_name(source)}: zero prompts; at least one is needed")
+        raise FluxPerfError("zero prompts; at least one is needed", file=_name(source))
     pairs = [
         Prompt(text=text, seed=seed)
         for position in range(max(len(own or seeds) for _, own in entries))
@@ -77,7 +77,7 @@ def _read(path: Path) -> list[Entry]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise FluxPerfError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+        raise FluxPerfError(f"cannot be read as UTF-8 text ({error})", file=path) from None
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if path.suffix == ".jsonl":
         return [_json_entry(line, f"{path}:{number}") for number, line in lines]
@@ -88,32 +88,32 @@ def _json_entry(line: str, where: str) -> Entry:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise FluxPerfError(f"{where}: not JSON ({error})") from None
+        raise FluxPerfError(f"not JSON ({error})", file=where) from None
     if isinstance(value, str):
         return _checked(value, where), ()
     if not isinstance(value, dict) or not isinstance(value.get("prompt"), str):
         raise FluxPerfError(
-            f'{where}: must be a string or an object with "prompt", such as {{"prompt": "...", "seed": 0}}'
+            'must be a string or an object with "prompt", such as {"prompt": "...", "seed": 0}', file=where
         )
     if unknown := set(value) - {"prompt", "seed", "seeds"}:
-        raise FluxPerfError(f"{where}: unknown key {sorted(unknown)[0]!r}; there are prompt, seed and seeds")
+        raise FluxPerfError(f"unknown key {sorted(unknown)[0]!r}; there are prompt, seed and seeds", file=where)
     if "seed" in value and "seeds" in value:
-        raise FluxPerfError(f"{where}: give seed or seeds, not both")
+        raise FluxPerfError("give seed or seeds, not both", file=where)
     seeds = value.get("seeds", [value["seed"]] if "seed" in value else None)
     if seeds is None:
         return _checked(value["prompt"], where), ()
     if not isinstance(seeds, list) or not seeds or not all(type(s) is int and 0 <= s <= MAX_SEED for s in seeds):
-        raise FluxPerfError(f"{where}: seeds must be whole numbers from 0 to {MAX_SEED}, one or more")
+        raise FluxPerfError(f"seeds must be whole numbers from 0 to {MAX_SEED}, one or more", file=where)
     return _checked(value["prompt"], where), tuple(seeds)
 
 
 def _checked(text: str, where: str) -> str:
     if not text.strip():
-        raise FluxPerfError(f"{where}: an empty prompt")
+        raise FluxPerfError("an empty prompt", file=where)
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise FluxPerfError(f"{where}: a prompt with half a character (a lone surrogate)")
+        raise FluxPerfError("a prompt with half a character (a lone surrogate)", file=where)
     if len(text) > MAX_PROMPT_CHARS:
-        raise FluxPerfError(f"{where}: a prompt of {len(text)} characters; at most {MAX_PROMPT_CHARS} are taken")
+        raise FluxPerfError(f"a prompt of {len(text)} characters; at most {MAX_PROMPT_CHARS} are taken", file=where)
     return text
 
 

@@ -125,8 +125,7 @@ def load(path: Path) -> Pixels:
         with Image.open(path) as image:
             return _scaled(np.asarray(image.convert("RGB")))
     except FileNotFoundError:
-        raise FluxPerfError(
-            f"{path}: the picture is missing; record the baseline again with --fluxperf-update"
-        ) from None
+        remedy = "record the baseline again with --fluxperf-update"
+        raise FluxPerfError("the picture is missing", remedy=remedy, file=path) from None
     except (OSError, SyntaxError, ValueError) as error:
-        raise FluxPerfError(f"{path}: not a readable picture ({error})") from None
+        raise FluxPerfError(f"not a readable picture ({error})", file=path) from None
