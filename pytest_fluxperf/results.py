@@ -10,6 +10,8 @@ Units are in the names: ``_s`` seconds, ``_mib`` MiB, ``_db`` decibel. Fractions
 from __future__ import annotations
 
 import hashlib
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -144,6 +146,22 @@ class Quality(Record, frozen=True, kw_only=True):
     flip_maps: tuple[Picture, ...] = ()
     own: dict[str, OwnMetric] = {}
     """The project's own metrics by name."""
+
+
+class PictureScores(Record, frozen=True, kw_only=True):
+    """What pictures were compared with; None where they were not."""
+
+    reference: Quality | None = None
+    """The test's pictures, with those of the reference recipe in the same session."""
+    stored: Quality | None = None
+    """The pictures of a test without our pipeline, with its own stored ones: there are no others."""
+    drift: Quality | None = None
+    """The reference recipe's pictures, with the stored ones."""
+
+    @property
+    def test(self) -> Quality | None:
+        """The scores of the test's own pictures, whatever they were compared with."""
+        return self.reference if self.stored is None else self.stored
 
 
 class Telemetry(Record, frozen=True, kw_only=True):
@@ -365,6 +383,8 @@ class Measurement(Record, frozen=True, kw_only=True):
     """None where there is no reference recipe, or the pipeline takes no fixed inputs."""
     problems: tuple[str, ...] = ()
     """Why the result is ``broken``: bad pictures, a body that raised, an optimization that is not active."""
+    out_of_memory: bool = False
+    """Whether it is broken because the device's memory did not suffice."""
     unfit: tuple[str, ...] = ()
     """Why the machine was not fit to measure (verdict ``invalid``)."""
 
@@ -414,6 +434,20 @@ class Run(Record, frozen=True, kw_only=True):
     fidelity: Fidelity | None = None
     host_s: float | None = None
     """Seconds of the fixed piece of work beside the generations, their median."""
+
+
+def flat_facts(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Facts without nesting: ``{"quantization": {"kind": 1}}`` becomes ``{"quantization kind": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in facts.items():
+        name = f"{prefix}{key}"
+        flat |= flat_facts(value, f"{name} ") if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def median_latency_s(generations: Sequence[Generation] | Sequence[Sample]) -> float:
+    """Median latency in seconds; raises :class:`statistics.StatisticsError` where there is no generation."""
+    return statistics.median(made.latency_s for made in generations)
 
 
 class Hardware(Record, frozen=True, kw_only=True):
@@ -468,6 +502,16 @@ class Baseline(Record, frozen=True, kw_only=True):
     nu0: float
     """Prior degrees of freedom of ``tau0`` (GATE.md: 4)."""
 
+    @property
+    def by_time(self) -> tuple[Run, ...]:
+        """The runs in the order in which they were measured, which need not be that in which they were stored."""
+        return tuple(sorted(self.runs, key=lambda run: run.time_utc))
+
+    @property
+    def newest(self) -> Run:
+        """The run that was measured last; raises IndexError where there is none."""
+        return self.by_time[-1]
+
 
 class Finding(Record, frozen=True, kw_only=True):
     """One judged quantity of one test."""
@@ -487,6 +531,10 @@ class Finding(Record, frozen=True, kw_only=True):
     n: int = 0
     message: str = ""
     """One clause with the numbers, ready to be shown."""
+    remedy: str = ""
+    """What to do about it, where something can be done."""
+    bound: bool = False
+    """Whether it is a floor or ceiling of the test itself, which no baseline moves."""
 
 
 class Judgement(Record, frozen=True, kw_only=True):
@@ -570,6 +618,13 @@ class Result(Record, frozen=True, kw_only=True, tag_field="kind", tag="result"):
     """The test's tolerance of its latency, a fraction; None where it was not recorded."""
     bounds: dict[str, float] = {}
     """Other bounds that the test was given, by the names of their options (``min_ssim``, ...)."""
+
+    @property
+    def scores(self) -> PictureScores:
+        """What its pictures were compared with."""
+        if self.quality is not None and self.quality.reference == BASELINE:
+            return PictureScores(stored=self.quality, drift=self.drift)
+        return PictureScores(reference=self.quality, drift=self.drift)
 
     @property
     def ran(self) -> str | None:

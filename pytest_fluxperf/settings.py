@@ -184,12 +184,15 @@ def item_settings(run: RunSettings, marks: Sequence[Mark], test: str) -> ItemSet
     marked: dict[str, Any] = {}
     for mark in reversed(marks):  # the closest mark wins
         if mark.args:
-            raise SettingError(f"{test}: the fluxperf marker takes keyword arguments only, not {mark.args!r}")
+            raise SettingError(f"the fluxperf marker takes keyword arguments only, not {mark.args!r}", test=test)
         for name, value in mark.kwargs.items():
             if name not in CHECKS:
                 known = f"{near(name, CHECKS)}; valid: {', '.join(CHECKS)}"
-                raise SettingError(f"{test}: the fluxperf marker has no argument {name!r}{known}")
-            marked[name] = checked(name, value, f"{test}: fluxperf({name}=...)")
+                raise SettingError(f"the fluxperf marker has no argument {name!r}{known}", test=test)
+            try:
+                marked[name] = checked(name, value, f"fluxperf({name}=...)")
+            except SettingError as error:
+                raise error.at(test=test) from None
     return ItemSettings(**{**run.ini, **marked, **run.command_line})
 
 

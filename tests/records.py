@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from pytest_fluxperf.gate.case import Case
+from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.results import (
     Baseline,
     Environment,
@@ -118,6 +120,19 @@ def run(measured: Measurement | None = None, scores: Quality | None = None, sess
         "facts": measured.facts,
     }
     return Run(**{**values, **changes})
+
+
+def case(**changes: Any) -> Case:
+    values: dict[str, Any] = {
+        "test": "perf/test_flux.py::test_recipe[a]",
+        "recipe": RECIPE,
+        "reference": REFERENCE,
+        "workload": workload(),
+        "hardware": H100,
+        "environment": ENVIRONMENT,
+        "policy": Policy.of(),
+    }
+    return Case(**{**values, **changes})
 
 
 def baseline(*runs: Run, **changes: Any) -> Baseline:

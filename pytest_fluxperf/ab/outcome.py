@@ -10,11 +10,13 @@ import msgspec
 from pytest_fluxperf.ab.protocol import Described
 from pytest_fluxperf.ab.stage import trace_folder
 from pytest_fluxperf.ab.trial import Trial, Trouble
-from pytest_fluxperf.baseline.codec import BASELINE_FORMAT
+from pytest_fluxperf.baseline.run import baseline_of
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.attribution import attribute, attribute_broken
-from pytest_fluxperf.gate.verdict import judge
+from pytest_fluxperf.gate.case import Case
+from pytest_fluxperf.gate.verdict import Grounds, judge
 from pytest_fluxperf.machine.software import diff
+from pytest_fluxperf.measure.rounds import join
 from pytest_fluxperf.quality.metrics import Metrics
 from pytest_fluxperf.quality.reference import compare
 from pytest_fluxperf.results import (
@@ -28,6 +30,7 @@ from pytest_fluxperf.results import (
     Judgement,
     Measurement,
     Picture,
+    PictureScores,
     Quality,
     Result,
     Run,
@@ -99,19 +102,10 @@ def result_of(
         drift = _drift(trial, folder, metrics)
     except FluxPerfError as error:
         measurement = msgspec.structs.replace(measurement, problems=(*measurement.problems, str(error)))
-    judgement = judge(
-        measurement,
-        result.quality,
-        baseline,
-        trial.policy,
-        drift=drift,
-        hardware=hardware,
-        environment=trial.environments["new"],
-        workload=result.workload,
-        recipe=result.recipe,
-        reference=result.reference,
-        interleaved=trial.interleaved,
-    )
+    case = Case.of(result, hardware=hardware, environment=trial.environments["new"], policy=trial.policy)
+    own = result.reference == BASELINE
+    scores = PictureScores(reference=result.quality, stored=drift if own else None, drift=None if own else drift)
+    judgement = judge(case, measurement, scores, baseline, times=trial.interleaved.judgement())
     return msgspec.structs.replace(result, measurement=measurement, drift=drift, judgement=with_notes(judgement, trial))
 
 
@@ -138,10 +132,10 @@ def _left_out(trial: Trial) -> Trouble | None:
     return Trouble("inconclusive", UNREACHED) if trial.interleaved is None else None
 
 
-def grounds_of(trial: Trial, hardware: Hardware) -> tuple[Measurement, Baseline] | None:
+def grounds_of(trial: Trial, hardware: Hardware) -> Grounds | None:
     """What was measured of the new environment, and of the old one in the form of a baseline."""
     baseline = _baseline(trial, hardware)
-    return None if baseline is None else (_joined(trial.new), baseline)
+    return None if baseline is None else Grounds(_joined(trial.new), baseline)
 
 
 def with_notes(judgement: Judgement, trial: Trial) -> Judgement:
@@ -193,20 +187,9 @@ def _baseline(trial: Trial, hardware: Hardware) -> Baseline | None:
     runs = _runs(trial.old)
     if not runs:
         return None
-    first = trial.old[0]
+    policy = trial.policy
     environment = trial.environments["old"]
-    return Baseline(
-        format=BASELINE_FORMAT,
-        test=trial.test,
-        recipe=first.recipe,
-        reference=first.reference,
-        hardware=hardware,
-        workload=first.workload,
-        environments={environment.digest: environment},
-        runs=runs,
-        tau0=trial.policy.tau0,
-        nu0=trial.policy.nu0,
-    )
+    return baseline_of(trial.old[0], runs, hardware=hardware, environment=environment, tau0=policy.tau0, nu0=policy.nu0)
 
 
 def _runs(results: Sequence[Result]) -> tuple[Run, ...]:
@@ -228,24 +211,11 @@ def _runs(results: Sequence[Result]) -> tuple[Run, ...]:
 
 def _joined(results: Sequence[Result]) -> Measurement:
     """The blocks' measurements as one."""
-    measurements = [result.measurement for result in results]
-    if not measurements:
-        return Measurement(generations=())
-    profiles = [m.kernels for m in measurements if m.kernels is not None]
-    peaks = [m.peak_memory_mib for m in measurements if m.peak_memory_mib is not None]
-    return msgspec.structs.replace(
-        measurements[0],
-        generations=tuple(g for m in measurements for g in m.generations),
-        warmup_s=tuple(s for m in measurements for s in m.warmup_s),
-        peak_memory_mib=max(peaks, default=None),
-        graph_breaks=max(m.graph_breaks for m in measurements),
-        recompiles=sum(m.recompiles for m in measurements),
-        recompile_reasons=tuple(reason for m in measurements for reason in m.recompile_reasons),
-        problems=tuple(problem for m in measurements for problem in m.problems),
-        unfit=tuple(reason for m in measurements for reason in m.unfit),
-        # traces of both sides are the comparison's
-        kernels=msgspec.structs.replace(profiles[-1], traces=()) if profiles else None,
-    )
+    joined = join([result.measurement for result in results], fresh=True)
+    if joined.kernels is None:
+        return joined
+    # traces of both sides are the comparison's
+    return msgspec.structs.replace(joined, kernels=msgspec.structs.replace(joined.kernels, traces=()))
 
 
 def _traces(result: Result) -> list[str]:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import statistics
+from collections.abc import Sequence
 
 import msgspec
 
+from pytest_fluxperf.baseline.codec import BASELINE_FORMAT
 from pytest_fluxperf.results import (
+    Baseline,
     Environment,
     Generation,
+    Hardware,
     Measurement,
-    Quality,
+    PictureScores,
+    Result,
     Run,
     Sample,
     Similarity,
@@ -20,7 +25,7 @@ from pytest_fluxperf.results import (
 
 def record(
     measurement: Measurement,
-    quality: Quality | None,
+    scores: PictureScores,
     *,
     session: str,
     environment: Environment,
@@ -30,13 +35,12 @@ def record(
 ) -> Run | None:
     """The measurement in the form a baseline keeps, or None when it may not become one (broken or invalid).
 
-    The reference's pictures are kept, for drift; the test's own where no reference recipe made any.
+    The reference recipe's pictures are kept, for drift; the test's own where it made none.
     Where the measurement went through its ``prompts`` several times, each prompt keeps its median generation.
     """
     if measurement.problems or measurement.unfit or measurement.recompiles or not measurement.generations:
         return None
-    scores, references = ((), ()) if quality is None else (quality.scores, quality.references)
-    own = quality is None or quality.reference == "baseline"
+    quality = scores.reference
     samples = [
         Sample(
             latency_s=made.latency_s,
@@ -46,10 +50,10 @@ def record(
             denoise_s=made.denoise_s,
             decode_s=made.decode_s,
             decisions=made.decisions,
-            score=scores[i] if i < len(scores) and not own else Similarity(),
-            own={} if quality is None or own else {name: m.values[i] for name, m in quality.own.items()},
-            picture=made.picture.sha256 if own and made.picture is not None else None,
-            reference_picture=references[i].sha256 if i < len(references) and not own else None,
+            score=quality.scores[i] if quality and i < len(quality.scores) else Similarity(),
+            own={name: metric.values[i] for name, metric in quality.own.items()} if quality else {},
+            picture=made.picture.sha256 if quality is None and made.picture is not None else None,
+            reference_picture=quality.references[i].sha256 if quality and i < len(quality.references) else None,
         )
         for i, made in enumerate(_median_round(measurement.generations, prompts))
     ]
@@ -76,6 +80,24 @@ def host_pace(measurement: Measurement) -> float | None:
     """Median seconds of the fixed piece of work beside the generations; None where it was not timed."""
     seconds = [made.host_s for made in measurement.generations if made.host_s is not None]
     return statistics.median(seconds) if seconds else None
+
+
+def baseline_of(
+    result: Result, runs: Sequence[Run], *, hardware: Hardware, environment: Environment, tau0: float, nu0: float
+) -> Baseline:
+    """A baseline of the test of ``result`` that holds ``runs``, all measured in one environment."""
+    return Baseline(
+        format=BASELINE_FORMAT,
+        test=result.test,
+        recipe=result.recipe,
+        reference=result.reference,
+        hardware=hardware,
+        workload=result.workload,
+        environments={run.environment: environment for run in runs},
+        runs=tuple(runs),
+        tau0=tau0,
+        nu0=nu0,
+    )
 
 
 def busy_share(measurement: Measurement) -> float | None:

@@ -7,7 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from msgspec.structs import replace
+
 from pytest_fluxperf.baseline.codec import BASELINE_FORMAT, rounded
+from pytest_fluxperf.baseline.run import baseline_of
 from pytest_fluxperf.machine.hardware import hardware_differences
 from pytest_fluxperf.machine.software import stack_differences
 from pytest_fluxperf.results import (
@@ -19,6 +22,7 @@ from pytest_fluxperf.results import (
     Hardware,
     Result,
     Workload,
+    median_latency_s,
 )
 
 UpdateMode = Literal["new", "failed", "all", "append"]
@@ -68,18 +72,7 @@ def plan_update(
     if (environment := environments.get(run.environment)) is None:
         text = f"refused, the environment {run.environment} that it was measured in is not known"
         return Change(result.test, "refused", text)
-    fresh = Baseline(
-        format=BASELINE_FORMAT,
-        test=result.test,
-        recipe=result.recipe,
-        reference=result.reference,
-        hardware=hardware,
-        workload=result.workload,
-        environments={run.environment: environment},
-        runs=(run,),
-        tau0=tau0,
-        nu0=nu0,
-    )
+    fresh = baseline_of(result, (run,), hardware=hardware, environment=environment, tau0=tau0, nu0=nu0)
     if old is None:
         return Change(result.test, "recorded", f"recorded, {_numbers(fresh)}", fresh)
     if mode == "append":
@@ -103,7 +96,7 @@ def plan_update(
 def crossed_floor(result: Result) -> str | None:
     """What says that a floor or ceiling of the test itself was crossed, which no baseline moves."""
     for finding in result.judgement.findings:
-        if finding.verdict == "regressed" and finding.metric.endswith((" floor", " ceiling")):
+        if finding.verdict == "regressed" and finding.bound:
             return finding.message
     return None
 
@@ -156,7 +149,7 @@ def _append(old: Baseline, fresh: Baseline) -> Change:
     if reasons := differences(old, fresh, cpu_model=True):
         text = f"refused, a run of another workload or machine cannot be appended: {reasons[0]}"
         return Change(old.test, "refused", text)
-    pinned = old.environments[old.runs[-1].environment]
+    pinned = old.environments[old.newest.environment]
     (environment,) = fresh.environments.values()
     if moved := stack_differences(pinned, environment):
         name, before, after = moved[0]
@@ -165,7 +158,7 @@ def _append(old: Baseline, fresh: Baseline) -> Change:
             "accept the change with --fluxperf-update=all"
         )
         return Change(old.test, "refused", text)
-    before, after = (str(one.facts.get("recipe", old.recipe)) for one in (old.runs[-1], run))
+    before, after = (str(one.facts.get("recipe", old.recipe)) for one in (old.newest, run))
     if before != after:  # another release: a whole recipe stands for other tokens now
         text = (
             f"refused, only runs of one recipe can be appended: {old.recipe} stood for {before} and now "
@@ -174,18 +167,8 @@ def _append(old: Baseline, fresh: Baseline) -> Change:
         return Change(old.test, "refused", text)
     if any(stored.session == run.session for stored in old.runs):
         return Change(old.test, "unchanged", f"unchanged, session {run.session} is stored already")
-    grown = Baseline(
-        format=BASELINE_FORMAT,
-        test=old.test,
-        recipe=old.recipe,
-        reference=old.reference,
-        hardware=old.hardware,
-        workload=old.workload,
-        environments={**old.environments, **fresh.environments},
-        runs=(*old.runs, run),
-        tau0=old.tau0,
-        nu0=old.nu0,
-    )
+    environments = {**old.environments, **fresh.environments}
+    grown = replace(old, format=BASELINE_FORMAT, environments=environments, runs=(*old.runs, run))
     return Change(old.test, "appended", f"appended run {len(grown.runs)}, {_numbers(fresh)}", grown)
 
 
@@ -196,7 +179,7 @@ def _content(baseline: Baseline) -> tuple[object, ...]:
 
 
 def _p50(baseline: Baseline) -> float:
-    return statistics.median(sample.latency_s for run in baseline.runs for sample in run.samples)
+    return median_latency_s([sample for run in baseline.runs for sample in run.samples])
 
 
 def _numbers(baseline: Baseline) -> str:

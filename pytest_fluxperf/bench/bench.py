@@ -9,66 +9,56 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pytest
+from msgspec.structs import replace
 
-from pytest_fluxperf.baseline.codec import as_stored
-from pytest_fluxperf.baseline.store import baseline_path
+from pytest_fluxperf.baseline.run import record
 from pytest_fluxperf.baseline.update import accepted
-from pytest_fluxperf.bench import witnesses
-from pytest_fluxperf.bench.case import _BOUNDS, _OWN_BOUNDS, Progress, _replace, _untold
-from pytest_fluxperf.bench.pictures import _not_finite
-from pytest_fluxperf.bench.reference import _ReferenceFailed
+from pytest_fluxperf.bench.attempt import Attempt
+from pytest_fluxperf.bench.case import Progress, case_of, check_bounds, inputs_for, recorded_bounds, silent
+from pytest_fluxperf.bench.measuring import Body, measure, profile, with_witnesses
+from pytest_fluxperf.bench.pictures import Pictures
+from pytest_fluxperf.bench.reference import ReferenceFailed, ReferenceRecipe
 from pytest_fluxperf.bench.session import Session
-from pytest_fluxperf.errors import FluxPerfError, Unavailable, told
-from pytest_fluxperf.gate.attribution import slow_host
-from pytest_fluxperf.gate.interleaved import Interleaved
-from pytest_fluxperf.gate.policy import Policy
-from pytest_fluxperf.gate.statistics import PASS_CONFIDENCE_AB
-from pytest_fluxperf.gate.verdict import another_round, judge, record
-from pytest_fluxperf.machine import telemetry
-from pytest_fluxperf.measure import runner as measuring
+from pytest_fluxperf.bench.witnesses import ReferenceAnswers
+from pytest_fluxperf.errors import FluxPerfError, OutOfMemory, Unavailable
+from pytest_fluxperf.gate.case import Case
+from pytest_fluxperf.gate.verdict import TimeJudgement, judge
 from pytest_fluxperf.measure.inputs import GenerationInputs
-from pytest_fluxperf.measure.observe import Observation, first_step
+from pytest_fluxperf.measure.runner import BodyRaised
+from pytest_fluxperf.pipelines import access
 from pytest_fluxperf.pipelines.compile_counters import limit_met
 from pytest_fluxperf.pipelines.out_of_memory import SHORT, shortage
-from pytest_fluxperf.quality import images, reference
-from pytest_fluxperf.results import (
-    BASELINE,
-    NONE,
-    TRACES,
-    Baseline,
-    Generation,
-    Judgement,
-    KernelTable,
-    Measurement,
-    Picture,
-    Prompt,
-    Quality,
-    Result,
-    Workload,
-)
+from pytest_fluxperf.quality import custom_metrics
+from pytest_fluxperf.results import Baseline, Judgement, Measurement, PictureScores, Result
 from pytest_fluxperf.settings import ItemSettings
 
+if TYPE_CHECKING:
+    from pytest_fluxperf.pipelines.pool import Prepared
 
-class _Subject:
-    """A prepared pipeline as the runner sees it."""
 
-    def __init__(self, prepared: Any) -> None:
-        self.pipe = prepared.pipe
-        self.begin = prepared.begin
-        self._steps = prepared.steps
+def check(session: Session, benches: Sequence[Bench], *, needs_model: bool = True) -> None:
+    """Find what would go wrong before anything is measured; ``needs_model`` if a test asks for a pipeline.
 
-    @property
-    def decisions(self) -> str | None:
-        return self._steps.decisions or None
+    Raises :class:`FluxPerfError` for a device that is not there, a model or prompts that cannot be read, a
+    metric that cannot be computed, a damaged baseline, or a folder that cannot be written.
+    """
+    session.configurations = len(benches)
+    custom_metrics.check(session.own_metrics)
+    session.gpu, session.info, session.folder  # noqa: B018
+    if needs_model:
+        access.require(session.info)
+    if session.settings.update:
+        session.store.require_writable()
+    if "lpips" in session.settings.metrics:
+        session.metrics  # noqa: B018
+    for bench in benches:
+        bench.check()
 
 
 class Bench:
@@ -80,62 +70,45 @@ class Bench:
         self.settings = settings
         self.recipe = recipe
         """Canonical recipe; None until a pipeline fixture asks for one (a body may bring its own pipeline)."""
-        self.prepared: Any = None
+        self.prepared: Prepared | None = None
         self.prepare_s: float | None = None
-        self.reference_s = 0.0
-        self._expected: witnesses.ReferenceAnswers | None = None
-
-    def check(self) -> None:
-        """Find what would go wrong before anything is measured; raises :class:`FluxPerfError` that names the test."""
-        try:
-            self.workload, self.reference  # noqa: B018
-            self.session.store.load(self.test)
-            self.policy  # noqa: B018
-            self._check_bounds()
-        except FluxPerfError as error:
-            raise FluxPerfError(f"{self.test}: {error}") from None
-
-    def _check_bounds(self) -> None:
-        """Raise :class:`FluxPerfError` for a bound of what nobody will measure."""
-        for bound, metric in _BOUNDS.items():
-            if getattr(self.settings, bound) is None:
-                continue
-            if metric not in self.session.settings.metrics:
-                raise FluxPerfError(f"{bound} needs the metric {metric}, which --fluxperf-metrics leaves out")
-            if self.reference == NONE:
-                raise FluxPerfError(f"{bound} needs pictures to compare with, and reference is none")
-
-    # -- fixtures ------------------------------------------------------------------------------------------
+        self._expected: ReferenceAnswers | None = None
+        self.out_of_memory = False
+        """Whether its pipeline could not be prepared because the device's memory did not suffice."""
 
     @cached_property
-    def workload(self) -> Workload:
-        """What is generated."""
-        return self.session.workload(self.settings)
+    def case(self) -> Case:
+        """Everything that is known of the test before it is measured; :class:`FluxPerfError` for what cannot be."""
+        return case_of(self.session, self.test, self.settings, self.recipe)
+
+    @cached_property
+    def reference(self) -> ReferenceRecipe:
+        """Its reference recipe."""
+        return ReferenceRecipe(self.session, self.case)
 
     @cached_property
     def inputs(self) -> GenerationInputs:
         """The mapping behind ``flux_inputs``."""
-        return GenerationInputs(self.workload, self._extra)
+        return inputs_for(self.session, self.case.workload)
 
-    @property
-    def _warmup(self) -> int:
-        return measuring.MIN_WARMUP if self.settings.warmup is None else self.settings.warmup
+    def check(self) -> None:
+        """Find what would go wrong before anything is measured; raises :class:`FluxPerfError` that names the test."""
+        try:
+            self.session.store.load(self.test)
+            check_bounds(self.case, self.session.settings.metrics)
+        except FluxPerfError as error:
+            raise error.at(test=self.test) from None
 
-    @property
-    def _extra(self) -> dict[str, Any]:
-        return {"max_sequence_length": self.session.info.defaults.max_sequence_length}
+    def change(self, *, settings: ItemSettings | None = None, recipe: str | None = None) -> None:
+        """Ask for something else than what was collected."""
+        self.settings = self.settings if settings is None else settings
+        self.recipe = self.recipe if recipe is None else recipe
+        for made in ("case", "reference"):
+            vars(self).pop(made, None)
 
-    @property
-    def reference(self) -> str:
-        """Canonical recipe of the reference, ``baseline`` (a body without our pipeline), or ``none``."""
-        asked = self.settings.reference
-        if asked in (NONE, BASELINE):
-            return str(asked)
-        if asked is None and self.recipe is None:
-            return BASELINE
-        return self.session.recipe(asked, self.settings.steps)
+    # -- the pipeline --------------------------------------------------------------------------------------
 
-    def prepare(self, recipe: str | None = None, progress: Progress = _untold) -> Any:
+    def prepare(self, recipe: str | None = None, progress: Progress = silent) -> Any:
         """Load and optimize the pipeline of this test; returns it.
 
         Raises :class:`Unavailable` when this environment cannot run the recipe, unless a baseline shows that one could:
@@ -143,18 +116,18 @@ class Bench:
         """
         if self.prepared is not None:
             raise FluxPerfError(f"{self.test} asks for two pipelines; a test measures one (parametrize it instead)")
-        asked = recipe if recipe is not None else self.settings.recipe
-        self.recipe = self.session.recipe(asked, self.settings.steps)
+        asked = self.session.recipe(self.settings.recipe if recipe is None else recipe, self.settings.steps)
+        self.change(recipe=asked)
         with self._what_ran_must_run():
-            self.session.require(self.recipe)
+            self.session.require(asked)
             progress("waiting for the device", 0, 0, None)
             with self.session.device_lock():
                 progress("being prepared", 0, 0, None)
-                with self._on_reference():
-                    self._reference_pictures(progress)  # first, since it uses the same loaded base
-                    self._expected = self._reference_answers()
+                with self.reference.counted():
+                    self.reference.pictures(progress)  # first, since it uses the same loaded base
+                    self._expected = self.reference.answers() if self._witnessing else None
                 start = time.perf_counter()
-                self.prepared = self.session.acquire(self.recipe, self.workload)
+                self.prepared = self.session.acquire(asked, self.case.workload)
                 self.prepare_s = time.perf_counter() - start
         return self.prepared.pipe
 
@@ -163,12 +136,17 @@ class Bench:
         """An optimization that its baseline knows and this environment lacks is lost, not left out."""
         try:
             yield
+        except OutOfMemory:
+            self.out_of_memory = True
+            raise
         except Unavailable as error:
             # Of two environments in turns, the conductor knows what the other one can run.
             if self.session.turns is None and self.session.store.load(self.test) is not None:
                 path = os.path.relpath(self.session.store.path(self.test))
                 raise FluxPerfError(
-                    f"{error}, but ran when its baseline was recorded; delete {path} to give it up"
+                    f"{error.problem}, but ran when its baseline was recorded",
+                    **dataclasses.asdict(error.where),
+                    remedy=f"delete {path} to give it up",
                 ) from None
             raise
 
@@ -178,535 +156,169 @@ class Bench:
             self.prepared.park()
             self.prepared = None
 
-    @property
-    def _noise(self) -> bool:
-        """Whether the pictures are noise of our own pipeline's random weights."""
-        return self.session.random and self.recipe is not None
-
     # -- the test ------------------------------------------------------------------------------------------
 
     def run(self, call: Callable[[], Any], progress: Progress) -> Result:
         """Measure, compare and judge.
 
-        Raises :class:`measuring.BodyRaised` with ``result`` set when the body raised.
+        Raises :class:`BodyRaised` with ``result`` set when the body raised.
         """
         start = time.monotonic()
+        body = Body(call, self.inputs, self.prepared)
         baseline = self.session.store.load(self.test)
-        policy = self.policy
-        first = attempt = self._attempt(call, progress, baseline, policy)
-        if not self.session.turns and first.disturbed(baseline):
+        attempt = self._attempt(body, progress, baseline)
+        if not self.session.turns and attempt.disturbed:
             # once more before the machine is called unfit, or a change is convicted that a slow host explains
-            attempt = self._attempt(call, progress, baseline, policy)
-        measurement, quality, drift = attempt.measurement, attempt.quality, attempt.drift
-        judgement, raised = attempt.judgement, attempt.raised
-        rounds = 1
-        while raised is None and another_round(judgement, policy, rounds):
-            # relative mode: what a noisy machine made suspicious is measured again before it is convicted
-            more, raised = self._tried(call, progress, warmup=0)
-            measurement = _joined(measurement, more)
-            rounds += 1
-            judgement = self._judge(measurement, quality, drift, baseline, policy)
-        if self.session.settings.profile and judgement.verdict not in ("broken", "invalid"):
-            measurement = self._profiled(measurement, call)
-            judgement = self._judge(measurement, quality, drift, baseline, policy)
-        if attempt is not first:
-            judgement = _replace(judgement, warnings=(*judgement.warnings, first.told))
-        result = self._result(measurement, judgement, start, baseline, quality, drift)
-        if raised is not None:
-            raised.result = result
-            raise raised
-        turns = self.session.turns
-        if turns and turns.profile and result.run is not None:
-            turns.measured(result)  # safe with the conductor, whatever the profile does to this process
-            try:
-                measurement = _replace(measurement, kernels=self._kernels(measurement, call))
-            except Exception as error:
-                turns.unprofiled = f"it raised {type(error).__name__}: {error}".splitlines()[0]
-            else:
-                result = self._result(measurement, judgement, start, baseline, quality, drift)
-        return result
-
-    def _attempt(
-        self, call: Callable[[], Any], progress: Progress, baseline: Baseline | None, policy: Policy
-    ) -> _Attempt:
-        """Measure, compare and judge, as far as the body lets it."""
-        quality = drift = None
-        measurement, raised = self._tried(call, progress)
-        if not measurement.problems and self._witnessing:
-            measurement = self._witnessed(call, measurement)
-        if not measurement.problems:
-            with self.session.device_lock():  # references may have to be made, and metrics run on the device too
-                measurement, quality, drift = self._compare(measurement, baseline)
-        judgement = self._judge(measurement, quality, drift, baseline, policy)
-        return _Attempt(measurement, quality, drift, judgement, raised)
-
-    def _tried(
-        self, call: Callable[[], Any], progress: Progress, warmup: int | None = None
-    ) -> tuple[Measurement, measuring.BodyRaised | None]:
-        """Measure; where the body or the reference timed beside it fails, a broken measurement and what to raise."""
-        try:
-            return self._measure(call, progress, warmup), None
-        except measuring.BodyRaised as error:
-            raised, problem = self._failure(error)
-        except _ReferenceFailed as error:
-            raised, problem = None, str(error)
-        if raised is None:
-            self.session.make_room()  # out of memory: the next test starts with what can be had
-        return Measurement(generations=(), problems=(problem,)), raised
+            attempt = self._attempt(body, progress, baseline, before=attempt)
+        while attempt.wants_another_round:
+            attempt = attempt.joined(*self._measure(body, progress, warmup=0))
+        if self.session.settings.profile and attempt.judgement.verdict not in ("broken", "invalid"):
+            attempt = self._profiled(attempt, body)
+        result = self._result(attempt, time.monotonic() - start)
+        if attempt.raised is not None:
+            attempt.raised.result = result
+            raise attempt.raised
+        return self._profiled_in_turn(attempt, body, result, start)
 
     def broken(self, problem: str) -> Result:
         """The result of a test that could not be set up, so that nobody takes the others for all there was."""
         with suppress(Exception):  # what keeps torch from loading may be what is broken
             importlib.import_module("torch")  # of whose settings the environment tells, to which baselines are compared
-        measurement = Measurement(generations=(), prepare_s=self.prepare_s, problems=(problem,))
-        baseline = self.session.store.load(self.test)
-        judgement = self._judge(measurement, None, None, baseline, self.policy)
-        return self._result(measurement, judgement, time.monotonic(), baseline)
-
-    def _result(
-        self,
-        measurement: Measurement,
-        judgement: Judgement,
-        start: float,
-        baseline: Baseline | None,
-        quality: Quality | None = None,
-        drift: Quality | None = None,
-    ) -> Result:
-        result = Result(
-            test=self.test,
-            recipe=self.recipe,
-            reference=self.reference,
-            workload=self.workload,
-            measurement=measurement,
-            quality=quality,
-            drift=drift,
-            baseline=baseline,
-            judgement=judgement,
-            run=record(
-                measurement,
-                quality,
-                session=self.session.id,
-                environment=self.session.environment,
-                gpu_uuid=self.session.gpu.uuid,
-                time_utc=self.session.time_utc,
-                prompts=len(self.workload.prompts),
-            ),
-            duration_s=round(time.monotonic() - start, 3),
-            reference_s=round(self.reference_s, 3),
-            worker=self.session.worker,
-            max_slowdown=self.policy.max_slowdown,
-            bounds={name: v for name in _OWN_BOUNDS if (v := getattr(self.settings, name)) is not None},
+        measurement = Measurement(
+            generations=(), prepare_s=self.prepare_s, problems=(problem,), out_of_memory=self.out_of_memory
         )
-        update, hardware = self.session.settings.update, self.session.hardware
-        if judgement.verdict == "no baseline" and accepted(result, update, hardware):
-            told = f"{judgement.message.partition(';')[0]}; this run is recorded as one"
-            result = _replace(result, judgement=_replace(judgement, message=told))
-        return result
+        baseline = self.session.store.load(self.test)
+        return self._result(Attempt(case=self._case_now(), baseline=baseline, rounds=(measurement,)))
+
+    def judged_again(self, result: Result, times: TimeJudgement) -> Judgement:
+        """The judgement on a result of this bench, its time judged by more than its own numbers."""
+        return judge(self._case_now(), result.measurement, result.scores, result.baseline, times=times)
+
+    def _case_now(self) -> Case:
+        """The case of what was just measured: the environment is known."""
+        self.case = dataclasses.replace(self.case, environment=self.session.environment)
+        return self.case
+
+    def _attempt(
+        self, body: Body, progress: Progress, baseline: Baseline | None, before: Attempt | None = None
+    ) -> Attempt:
+        """Measure and compare, as far as the body lets it."""
+        scores = PictureScores()
+        measurement, raised = self._measure(body, progress)
+        if not measurement.problems and self._witnessing:
+            measurement = with_witnesses(measurement, self.session, self.case, body, self._expected)
+        if not measurement.problems:
+            try:
+                with self.session.device_lock():  # references may have to be made, and metrics run on the device too
+                    scores = self._pictures().compare(measurement, baseline)
+            except FluxPerfError as error:
+                measurement = replace(measurement, problems=(*measurement.problems, str(error)))
+        return Attempt(
+            case=self._case_now(),
+            baseline=baseline,
+            rounds=(measurement,),
+            scores=scores,
+            raised=raised,
+            before=before,
+        )
 
     @property
     def _witnessing(self) -> bool:
         # in an A/B the other process uses the device after the last turn
         return self.session.settings.ledger and self.session.turns is None
 
-    def _witnessed(self, call: Callable[[], Any], measurement: Measurement) -> Measurement:
-        """``measurement`` with the work of one more generation and what the transformer answers to fixed inputs."""
-        fidelity, problems = None, measurement.problems
-        with self.session.device_lock():
-            prompt = self.workload.prompts[0]
-            ledger, why = witnesses.ledger_of(call, self.inputs, prompt, self.prepared, self.session)
-            if self.prepared is not None and self._expected is not None:
-                try:
-                    fidelity = witnesses.fidelity_of(self.prepared, self._expected)
-                except FluxPerfError as error:
-                    problems = (*problems, str(error))
-        facts = measurement.facts if why is None else {**measurement.facts, "ledger": why}
-        return _replace(measurement, ledger=ledger, fidelity=fidelity, facts=facts, problems=problems)
+    def _pictures(self) -> Pictures:
+        return Pictures(self.session, self.case, self.reference, ours=self.prepared is not None)
 
-    def _profiled(self, measurement: Measurement, call: Callable[[], Any]) -> Measurement:
-        """``measurement`` with the kernels of one more generation; broken if that raises."""
+    def _measure(
+        self, body: Body, progress: Progress, warmup: int | None = None
+    ) -> tuple[Measurement, BodyRaised | None]:
+        """Measure; where the body or the reference timed beside it fails, a broken measurement and what to raise."""
         try:
-            return _replace(measurement, kernels=self._kernels(measurement, call))
+            measurement = measure(
+                self.session,
+                self.case,
+                body,
+                pictures=self._pictures(),
+                reference=self.reference,
+                progress=progress,
+                warmup=warmup,
+            )
+            return replace(measurement, prepare_s=self.prepare_s), None
+        except BodyRaised as error:
+            raised, broken = _failure(error)
+        except ReferenceFailed as error:
+            raised, broken = None, _broken(str(error), out_of_memory=isinstance(error, OutOfMemory))
+        if raised is None:
+            self.session.make_room()  # out of memory: the next test starts with what can be had
+        return broken, raised
+
+    def _profiled(self, attempt: Attempt, body: Body) -> Attempt:
+        """``attempt`` with the kernels of one more generation; broken if that raises."""
+        try:
+            return attempt.profiled(profile(self.session, self.case, body, attempt.measurement))
         except Exception as error:  # the body's
-            problem = f"raised {type(error).__name__} when it was profiled: {error}".splitlines()[0]
-            return _replace(measurement, problems=(*measurement.problems, problem))
+            return attempt.failed(f"raised {type(error).__name__} when it was profiled: {error}".splitlines()[0])
 
-    def _kernels(self, measurement: Measurement, call: Callable[[], Any]) -> KernelTable:
-        """Profile one more generation, of the first prompt; raises what the body raises."""
-        from pytest_fluxperf.measure.profile import profile_generation
-
-        session = self.session
-        stem = session.folder / TRACES / baseline_path(self.test).with_suffix("")
-        same = measurement.generations[:: len(self.workload.prompts)]
-        with session.device_lock():
-            self.inputs.load(self.workload.prompts[0])
-            if self.prepared:
-                self.prepared.begin()
-            table = profile_generation(
-                call,
-                session.device,
-                transformer=self.prepared.pipe.transformer if self.prepared else None,
-                latency_s=statistics.median(generation.latency_s for generation in same),
-                traces=stem,
-            )
-        folder = stem.parent.relative_to(session.folder)
-        return _replace(table, traces=tuple(str(folder / name) for name in table.traces))
-
-    def judged_again(
-        self, result: Result, interleaved: Interleaved, grounds: tuple[Measurement, Baseline] | None
-    ) -> Judgement:
-        """The judgement on a result of this bench, its latency judged by a comparison with the old environment.
-
-        ``grounds`` are what the comparison measured on both sides, from which a change is explained.
-        """
-        return self._judge(
-            result.measurement, result.quality, result.drift, result.baseline, self.policy, interleaved, grounds
-        )
-
-    def _judge(
-        self,
-        measurement: Measurement,
-        quality: Quality | None,
-        drift: Quality | None,
-        baseline: Baseline | None,
-        policy: Policy,
-        interleaved: Interleaved | None = None,
-        grounds: tuple[Measurement, Baseline] | None = None,
-    ) -> Judgement:
-        session = self.session
-        return judge(
-            measurement,
-            quality,
-            baseline,
-            policy,
-            drift=drift,
-            hardware=session.hardware,
-            environment=session.environment,
-            workload=self.workload,
-            recipe=self.recipe,
-            reference=self.reference,
-            interleaved=interleaved,
-            grounds=grounds,
-        )
-
-    @staticmethod
-    def _failure(error: measuring.BodyRaised) -> tuple[measuring.BodyRaised | None, str]:
-        """What to raise, if anything, and what to call it: running out of memory is no fault of the body's code."""
-        cause = error.__cause__
-        if (reason := shortage(cause)) is not None:
-            assert cause is not None
-            cause.__traceback__ = None  # its frames hold the tensors
-            return None, f"{SHORT} {error}: {reason}"
-        first = (str(cause).splitlines() or [""])[0]
-        if (limit := limit_met(cause)) is not None:
-            first = f"dynamo's {limit} was met"
-        return error, f"raised {type(cause).__name__}: {first} ({error})"
-
-    def _measure(self, call: Callable[[], Any], progress: Progress, warmup: int | None = None) -> Measurement:
-        bench = self
+    def _profiled_in_turn(self, attempt: Attempt, body: Body, result: Result, start: float) -> Result:
+        """In an A/B comparison that asks for it: ``result`` with a profile, once it is safe with the conductor."""
         turns = self.session.turns
-        passes = turns.passes(len(self.workload.prompts)) if turns else 1
-        companions = turns.companions if turns else ()
-
-        class Hooks(measuring.Hooks):
-            def keep(self, index: int, output: Any, decoded: Any) -> tuple[Picture | None, tuple[str, ...]]:
-                return bench._keep(index, output, decoded)
-
-            def progress(self, stage: str, done: int, total: int, p50_s: float | None) -> None:
-                progress(stage, done, total, p50_s)
-
-            def compilation(self) -> Any:
-                from pytest_fluxperf.pipelines.compile_counters import snapshot
-
-                return snapshot()
-
-            def is_failure(self, error: BaseException) -> bool:
-                # pytest's own are no Exceptions; skip, xfail and exit are not for us to judge
-                failed = isinstance(error, pytest.fail.Exception) and not isinstance(error, pytest.xfail.Exception)
-                return failed or isinstance(error, Exception | SystemExit)
-
-            def observing(self) -> AbstractContextManager[None]:
-                return bench._observing(observation)
-
-            def busy(self, began: float, ended: float) -> float | None:
-                load = telemetry.during(bench.session.gpu.uuid, began, ended)
-                if load is not None and load.sm_clock_mhz is not None:
-                    clocks.append(load.sm_clock_mhz)
-                return None if load is None else load.busy
-
-            def turn(self, made: Generation | None) -> None:
-                if turns:
-                    turns.wait(made, passes * len(bench.workload.prompts))
-
-        observation, clocks = Observation(), list[int]()
-        hooks = Hooks()
-        compiled = hooks.compilation()
-        with self.session.device_lock():
-            with self._on_reference():
-                paired = self._paired_reference()
-            hooks.reference = paired
-            before = telemetry.read(self.session.gpu.uuid, companions)
-            measurement = measuring.Runner(
-                call=call,
-                load=self.inputs.load,
-                workload=self.workload,
-                clock=self.session.clock,
-                device=self.session.device,
-                subject=_Subject(self.prepared) if self.prepared else None,
-                warmup=self._warmup if warmup is None else warmup,
-                passes=passes,
-                beside_mib=self.prepared.spare_memory_mib() if self.prepared else 0.0,
-                compiles=self.prepared is None or self.prepared.compiles,
-                hooks=hooks,
-            ).run()
-            after = telemetry.read(self.session.gpu.uuid, companions)
-        problems = measurement.problems
-        compiled = hooks.compilation() - compiled
-        facts: dict[str, Any] = {"graph_breaks": measurement.graph_breaks, **observation.facts}
-        if self.prepared:
-            facts = {**self.prepared.facts(), **facts}
-            problems += self.prepared.problems() + self.prepared.contradictions(observation.facts)
-        elif compiled.graphs:  # a body that compiles its own pipeline
-            facts |= {
-                "compiled_graphs": compiled.graphs,
-                "inductor_cache_hits": compiled.cache_hits,
-                "inductor_cache_misses": compiled.cache_misses,
-            }
-        if after is not None and clocks:
-            after = _replace(after, sm_clock_mhz=round(statistics.median(clocks)))
-        return _replace(
-            measurement,
-            prepare_s=self.prepare_s,
-            facts=as_stored(facts),  # they are compared with a baseline's
-            problems=problems,
-            telemetry=after,
-            unfit=tuple(dict.fromkeys((*telemetry.unfit(before), *telemetry.unfit(after)))),
-        )
-
-    def _observing(self, observation: Observation) -> AbstractContextManager[None]:
-        if self.prepared is None:
-            return nullcontext()
-        return first_step(self.prepared.pipe.transformer, observation)
-
-    @property
-    def policy(self) -> Policy:
-        """The test's tolerances."""
-        s = self.settings
-        return Policy.of(
-            "relative" if self.session.relative else "absolute",
-            cpu=self.session.hardware.kind == "cpu",
-            max_slowdown=s.max_slowdown,
-            max_memory_growth=s.max_memory_growth,
-            min_ssim=s.min_ssim,
-            min_psnr=s.min_psnr,
-            max_lpips=s.max_lpips,
-            quality_tolerance=s.quality_tolerance,
-            strict=self.session.settings.strict,
-            pass_confidence=PASS_CONFIDENCE_AB if self.session.settings.old_python else None,
-            m=max(1, self.session.configurations),
-        )
-
-    # -- pictures ------------------------------------------------------------------------------------------
-
-    def _keep(self, index: int, output: Any, decoded: Any) -> tuple[Picture | None, tuple[str, ...]]:
-        """Validate and store the picture of one generation."""
-        prompts = len(self.workload.prompts)
-        where = f"picture of prompt {index % prompts + 1} of {prompts}"
-        if decoded is not None and (bad := _not_finite(decoded)):
-            return None, (f"{where} has {bad} NaN or infinite values",)
+        if not turns or not turns.profile or result.run is None:
+            return result
+        turns.measured(result)  # whatever the profile does to this process
         try:
-            pictures = images.pictures_of(output)
-        except FluxPerfError as error:
-            return None, (str(error),)
-        known_size = self.prepared is not None
-        problems = [
-            f"{where} {problem}"
-            for pixels in pictures
-            if (
-                problem := images.problem_of(
-                    pixels,
-                    self.workload.height if known_size else None,
-                    self.workload.width if known_size else None,
-                )
-            )
-        ]
-        if self._noise:
-            return None, tuple(problems)
-        # several pictures of one generation are judged side by side as one
-        if len({pixels.shape[0] for pixels in pictures}) > 1:
-            return None, (f"{where}: the pictures of one generation differ in height",)
-        return images.save(np.hstack(pictures), self.session.folder / "images", self.session.folder), tuple(problems)
-
-    def _compare(
-        self, measurement: Measurement, baseline: Baseline | None
-    ) -> tuple[Measurement, Quality | None, Quality | None]:
-        """Quality against the reference, and the reference's drift against the baseline's stored pictures."""
-        if self._noise:
-            return measurement, None, None
-        try:
-            first_round = measurement.generations[: len(self.workload.prompts)]
-            pictures = [g.picture for g in first_round if g.picture]
-            quality = drift = None
-            if self.reference == BASELINE:
-                stored = self._stored(baseline, "picture")
-                if stored:
-                    quality = self._against(pictures, stored, BASELINE, stored=True)
-            elif self.reference != NONE:
-                references = self._reference_pictures()
-                quality = self._against(pictures, references, self.reference)
-                stored = self._stored(baseline, "reference_picture")
-                if stored and [p.sha256 for p in stored] != [p.sha256 for p in references]:
-                    drift = self._against(references, stored, BASELINE, stored=True)
-            return measurement, quality, drift
-        except FluxPerfError as error:
-            return _replace(measurement, problems=(*measurement.problems, str(error))), None, None
-
-    def _against(
-        self, pictures: Sequence[Picture], references: Sequence[Picture], name: str, *, stored: bool = False
-    ) -> Quality:
-        folder = self.session.folder
-        source = self.session.store.images if stored else folder
-        return reference.compare(pictures, references, name, self.session.metrics, folder, source)
-
-    def _stored(self, baseline: Baseline | None, field: str) -> list[Picture]:
-        """The pictures that a comparable baseline stored, or none."""
-        if baseline is None or baseline.workload != self.workload or not baseline.runs:
-            return []
-        # Of the first run: those of each run that was appended would let them drift step by step.
-        hashes = [getattr(sample, field) for sample in baseline.runs[0].samples]
-        if not all(hashes):
-            return []
-        try:
-            for digest in hashes:
-                self.session.store.picture(digest)
-        except FluxPerfError:
-            if self.session.settings.update == "all":  # what is lost is recorded anew
-                return []
-            raise
-        size = {"width": self.workload.width, "height": self.workload.height}
-        return [Picture(path=f"{digest}.png", sha256=digest, **size) for digest in hashes]
-
-    # -- the reference recipe ------------------------------------------------------------------------------
-
-    def _reference_pictures(self, progress: Progress = _untold) -> tuple[Picture, ...]:
-        if self.reference in (NONE, BASELINE) or self._noise:
-            return ()
-        return self.session.references.get(self.workload, self.reference, lambda: self._make_references(progress))
-
-    def _reference_answers(self) -> witnesses.ReferenceAnswers | None:
-        """What the reference recipe's transformer answers to fixed inputs; None where there is no such recipe."""
-        if self.reference in (NONE, BASELINE) or not self._witnessing:
-            return None
-        return witnesses.reference_answers(
-            self.session, self.workload, self.reference, replica=self._reference_replica, **self._extra
-        )
-
-    def _make_references(self, progress: Progress) -> list[Picture]:
-        """Generate the reference recipe's pictures; raises :class:`FluxPerfError` when one is unusable."""
-        session = self.session
-        prepared = session.acquire(self.reference, self.workload, self._reference_replica)
-        inputs = GenerationInputs(self.workload, self._extra)
-        made = []
-        try:
-            for prompt in self.workload.prompts:
-                inputs.load(prompt)
-                prepared.begin()
-                (pixels,) = images.pictures_of(prepared.pipe(**inputs))
-                if problem := images.problem_of(pixels, self.workload.height, self.workload.width):
-                    raise FluxPerfError(f"the picture of the reference recipe {self.reference} {problem}")
-                made.append(images.save(pixels, session.folder / "images", session.folder))
-                progress(f"reference {self.reference}", len(made), len(self.workload.prompts), None)
-        except RuntimeError as error:
-            if shortage(error) is None:
-                raise
-            raise self._reference_failed(error) from None
-        finally:
-            if not session.paired:
-                prepared.park()
-        return made
-
-    def _reference_failed(self, error: Exception) -> _ReferenceFailed:
-        """What the reference recipe raised, or why it could not be prepared, on one line."""
-        if isinstance(error, FluxPerfError):
-            what = str(error).removeprefix(f"recipe {self.reference}: ")
-        else:
-            reason = shortage(error)
-            what = f"raised {told(error)}" if reason is None else f"{SHORT}: {reason}"
-        return _ReferenceFailed(f"reference recipe {self.reference}: {what}")
-
-    @property
-    def _reference_replica(self) -> int:
-        # relative mode times the reference between the test's generations: it needs a base of its own
-        return 1 if self.session.paired else 0
-
-    def _paired_reference(self) -> Callable[[Prompt], float] | None:
-        """A function that times the reference recipe on a prompt; None where that is not wanted.
-
-        Both raise :class:`_ReferenceFailed` when the recipe fails.
-        """
-        if not self.session.paired or self.reference in (NONE, BASELINE, self.recipe):
-            return None
-        try:
-            prepared = self.session.acquire(self.reference, self.workload, self._reference_replica)
+            attempt = attempt.profiled(profile(self.session, self.case, body, attempt.measurement))
         except Exception as error:
-            raise self._reference_failed(error) from None
-        inputs = GenerationInputs(self.workload, self._extra)
+            turns.unprofiled = f"it raised {type(error).__name__}: {error}".splitlines()[0]
+            return result
+        return self._result(attempt, time.monotonic() - start)
 
-        def time_one(prompt: Prompt) -> float:
-            inputs.load(prompt)
-            prepared.begin()
-            try:
-                with self._on_reference():
-                    seconds, _, _ = measuring.timed(lambda: prepared.pipe(**inputs), self.session.clock)
-            except Exception as error:
-                prepared.park()  # not in use any more, so that room can be made of it
-                raise self._reference_failed(error) from None
-            return seconds
-
-        return time_one
-
-    @contextmanager
-    def _on_reference(self) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.reference_s += time.perf_counter() - start
-
-
-@dataclasses.dataclass(frozen=True)
-class _Attempt:
-    """A test measured once, and what came of it."""
-
-    measurement: Measurement
-    quality: Quality | None
-    drift: Quality | None
-    judgement: Judgement
-    raised: measuring.BodyRaised | None
-
-    def disturbed(self, baseline: Baseline | None) -> bool:
-        """Whether the machine was unfit, or a slow host explains why the latency regressed."""
-        if self.measurement.unfit or baseline is None:
-            return bool(self.measurement.unfit)
-        slower = any(f.metric == "latency" and f.verdict == "regressed" for f in self.judgement.findings)
-        return slower and slow_host(self.measurement, baseline)
-
-    @property
-    def told(self) -> str:
-        """What a second attempt says of the first."""
-        if self.measurement.unfit:
-            return f"measured twice: the first time {self.measurement.unfit[0]}"
-        p50 = statistics.median(generation.latency_s for generation in self.measurement.generations)
-        return f"measured twice: the first time the device waited for a slow host, p50 {p50:.4g} s"
+    def _result(self, attempt: Attempt, duration_s: float = 0.0) -> Result:
+        session, case, scores = self.session, attempt.case, attempt.scores
+        result = Result(
+            test=case.test,
+            recipe=case.recipe,
+            reference=case.reference,
+            workload=case.workload,
+            measurement=attempt.measurement,
+            quality=scores.test,
+            drift=scores.drift,
+            baseline=attempt.baseline,
+            judgement=attempt.judgement,
+            run=record(
+                attempt.measurement,
+                scores,
+                session=session.id,
+                environment=session.environment,
+                gpu_uuid=session.gpu.uuid,
+                time_utc=session.time_utc,
+                prompts=len(case.workload.prompts),
+            ),
+            duration_s=round(duration_s, 3),
+            reference_s=round(self.reference.spent_s, 3),
+            worker=session.worker,
+            max_slowdown=case.policy.max_slowdown,
+            bounds=recorded_bounds(case),
+        )
+        if attempt.judgement.verdict == "no baseline" and accepted(result, session.settings.update, case.hardware):
+            why = next(f.message for f in attempt.judgement.findings if f.verdict == "no baseline")
+            told = replace(attempt.judgement, message=f"{why}; this run is recorded as one")
+            result = replace(result, judgement=told)
+        return result
 
 
-def _joined(first: Measurement, more: Measurement) -> Measurement:
-    """Two rounds as one measurement."""
-    return _replace(
-        first,
-        generations=first.generations + more.generations,
-        graph_breaks=first.graph_breaks + more.graph_breaks,
-        recompiles=first.recompiles + more.recompiles,
-        recompile_reasons=first.recompile_reasons + more.recompile_reasons,
-        problems=first.problems + more.problems,
-        unfit=first.unfit + more.unfit,
-    )
+def _failure(error: BodyRaised) -> tuple[BodyRaised | None, Measurement]:
+    """What to raise, if anything, and the broken measurement: running out of memory is no fault of the body's code."""
+    cause = error.__cause__
+    if (reason := shortage(cause)) is not None:
+        assert cause is not None
+        cause.__traceback__ = None  # its frames hold the tensors
+        return None, _broken(f"{SHORT} {error}: {reason}", out_of_memory=True)
+    first = (str(cause).splitlines() or [""])[0]
+    if (limit := limit_met(cause)) is not None:
+        first = f"dynamo's {limit} was met"
+    return error, _broken(f"raised {type(cause).__name__}: {first} ({error})")
+
+
+def _broken(problem: str, *, out_of_memory: bool = False) -> Measurement:
+    return Measurement(generations=(), problems=(problem,), out_of_memory=out_of_memory)

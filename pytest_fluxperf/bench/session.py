@@ -22,9 +22,7 @@ from pytest_fluxperf.baseline.store import BaselineStore
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.machine import hardware, software
 from pytest_fluxperf.measure.clock import Clock, clock_for
-from pytest_fluxperf.pipelines import access
 from pytest_fluxperf.pipelines.models import RANDOM
-from pytest_fluxperf.quality import custom_metrics
 from pytest_fluxperf.results import (
     Environment,
     Generation,
@@ -35,7 +33,6 @@ from pytest_fluxperf.results import (
 from pytest_fluxperf.settings import ItemSettings, RunSettings
 
 if TYPE_CHECKING:
-    from pytest_fluxperf.bench.bench import Bench
     from pytest_fluxperf.pipelines.models import ModelInfo
     from pytest_fluxperf.pipelines.pool import Pool, Prepared
     from pytest_fluxperf.quality.custom_metrics import PictureMetric
@@ -63,6 +60,11 @@ class Turns(Protocol):
         """Tell what is known before the profile, and give the turn away; returns when it is back."""
 
 
+def is_failure(error: BaseException) -> bool:
+    """Whether what a body raised is a failure of the test, as far as Python itself can tell."""
+    return isinstance(error, Exception | SystemExit)
+
+
 class Session:
     """State of one process; ``run`` names the run's folder and is shared by xdist's workers."""
 
@@ -76,6 +78,7 @@ class Session:
         models: Mapping[str, str] | None = None,
         own_metrics: Mapping[str, PictureMetric] | None = None,
         on_pipeline: Callable[[Any, str], None] | None = None,
+        is_failure: Callable[[BaseException], bool] = is_failure,
     ) -> None:
         self.settings = settings
         self.worker = worker
@@ -83,6 +86,8 @@ class Session:
         self.models = dict(models or {})
         self.own_metrics = dict(own_metrics or {})
         self._on_pipeline = on_pipeline
+        self.is_failure = is_failure
+        """Whether what the body raised is a failure of the test; else it passes through."""
         self.time_utc = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         self.id = run
         self.configurations = 0
@@ -267,24 +272,6 @@ class Session:
         """Free the device's memory of what is not in use."""
         if "pool" in vars(self):
             self.pool.make_room()
-
-    def check(self, benches: Sequence[Bench], *, needs_model: bool = True) -> None:
-        """Find what would go wrong before anything is measured; ``needs_model`` if a test asks for a pipeline.
-
-        Raises :class:`FluxPerfError` for a device that is not there, a model or prompts that cannot be read, a
-        metric that cannot be computed, a damaged baseline, or a folder that cannot be written.
-        """
-        self.configurations = len(benches)
-        custom_metrics.check(self.own_metrics)
-        self.gpu, self.info, self.folder  # noqa: B018
-        if needs_model:
-            access.require(self.info)
-        if self.settings.update:
-            self.store.require_writable()
-        if "lpips" in self.settings.metrics:
-            self.metrics  # noqa: B018
-        for bench in benches:
-            bench.check()
 
     def close(self) -> None:
         """Let go of the models."""

@@ -15,7 +15,16 @@ from pytest_fluxperf.gate.kernel_diff import diff as diff_kernels
 from pytest_fluxperf.gate.kernel_diff import headline
 from pytest_fluxperf.gate.statistics import Array
 from pytest_fluxperf.machine.software import INSTRUMENT, STACK, diff, stack_differences
-from pytest_fluxperf.results import Baseline, Environment, Generation, KernelDiff, Measurement, Sample
+from pytest_fluxperf.results import (
+    Baseline,
+    Environment,
+    Generation,
+    KernelDiff,
+    Measurement,
+    Sample,
+    flat_facts,
+    median_latency_s,
+)
 
 Phase = Literal["text_encode_s", "denoise_s", "decode_s"]
 
@@ -59,6 +68,9 @@ back end that changed, or a compile that is gone, changes what is below it too. 
 _NOT_CAUSES = frozenset({"model", "device"})
 """Facts that are part of the key."""
 
+_CIRCUMSTANCES = frozenset({"inductor_cache_hits", "inductor_cache_misses"})
+"""Facts that are a circumstance more often than a cause: a compile cache was cold."""
+
 _OBSERVED = frozenset({"ran_attention", "ran_compiled_regions", "ran_matmul_dtypes", "ran_casts", "weight_dtypes"})
 """Facts of a watched step; a run with other warm-ups may have none, which says nothing."""
 
@@ -75,7 +87,7 @@ _SLOWER_TEXT = 1.25
 def attribute(
     measurement: Measurement,
     baseline: Baseline,
-    environment: Environment,
+    environment: Environment | None,
     *,
     relative: bool = False,
     kernels: KernelDiff | None = None,
@@ -85,12 +97,11 @@ def attribute(
     A cache that answers nothing any more and what was really used (facts) lead, as they name a cause; then the kernels
     that explain the change, or that the device waited for the host; the phases by the seconds they moved, the state of
     the machine, and the packages that differ. In ``relative`` mode the baseline's seconds are scaled by how much faster
-    this machine runs the reference recipe.
+    this machine runs the reference recipe. Packages are compared where the environment is known.
     """
-    facts = list(_facts(measurement, baseline))
-    # A compile cache that was cold is a circumstance more often than a cause.
-    causes = [clause for clause in facts if not clause.startswith("inductor")]
-    circumstances = [clause for clause in facts if clause.startswith("inductor")]
+    moved = list(_moved_facts(measurement, baseline))
+    causes = [fact.clause for fact in moved if fact.name not in _CIRCUMSTANCES]
+    circumstances = [fact.clause for fact in moved if fact.name in _CIRCUMSTANCES]
     on_gpu = measurement.kernels is not None and measurement.kernels.device == "cuda"
     wait = _wait(measurement, baseline)
     # A profile is of one generation, the driver's samples are of all.
@@ -111,9 +122,9 @@ def attribute(
     )
 
 
-def attribute_broken(measurement: Measurement, baseline: Baseline, environment: Environment) -> tuple[str, ...]:
+def attribute_broken(measurement: Measurement, baseline: Baseline, environment: Environment | None) -> tuple[str, ...]:
     """What differs from a baseline with a result whose times mean nothing."""
-    facts = [clause for clause in _facts(measurement, baseline) if not clause.startswith("inductor")]
+    facts = [fact.clause for fact in _moved_facts(measurement, baseline) if fact.name not in _CIRCUMSTANCES]
     return (*_cache(measurement, baseline), *facts, *_packages(baseline, environment))
 
 
@@ -121,19 +132,19 @@ def kernel_difference(
     measurement: Measurement, baseline: Baseline, *, relative: bool = False, least: float = LEAST_CHANGE
 ) -> KernelDiff | None:
     """The change of the latency by kernels; None where not both sides were profiled, or under ``least`` of it."""
-    stored = [run.kernels for run in baseline.runs if run.kernels is not None]
+    stored = [run.kernels for run in baseline.by_time if run.kernels is not None]
     if measurement.kernels is None or not stored:
         return None
     made = measurement.generations
     runs = [run.samples for run in baseline.runs]
     scale = _scale(made, runs) if relative else 1.0
     total = _moved(made, runs, "latency_s", scale)
-    if total is None or abs(total) < least * _latency(made):
+    if total is None or abs(total) < least * median_latency_s(made):
         return None
     return diff_kernels(stored[-1], measurement.kernels, total, scale=scale)
 
 
-def packages_that_differ(baseline: Baseline, environment: Environment) -> str | None:
+def packages_that_differ(baseline: Baseline, environment: Environment | None) -> str | None:
     """``diffusers 0.42.1 → 0.43.0, ...`` for the newest run of the baseline, None when nothing differs."""
     return next(_packages(baseline, environment), None)
 
@@ -149,9 +160,16 @@ def _cache(measurement: Measurement, baseline: Baseline) -> Iterator[str]:
         yield f"the step cache answers nothing: computed steps {base.mean():.4g} → {steps:.4g} an image, all of them"
 
 
-def _facts(measurement: Measurement, baseline: Baseline) -> Iterator[str]:
-    old = _flat(baseline.runs[-1].facts)
-    new = _flat(measurement.facts)
+@dataclass(frozen=True)
+class _MovedFact:
+    """Something that was really used and is not what the baseline used."""
+
+    name: str
+    clause: str
+
+
+def _moved_facts(measurement: Measurement, baseline: Baseline) -> Iterator[_MovedFact]:
+    old, new = flat_facts(baseline.newest.facts), flat_facts(measurement.facts)
     if not old or not new:
         return
     order = list(_LABELS)
@@ -170,7 +188,7 @@ def _facts(measurement: Measurement, baseline: Baseline) -> Iterator[str]:
             clause += f" (asked for: {new['dtype']})"
         elif key == "ran_compiled_regions" and not after:
             clause = f"nothing runs compiled any more: {clause}"
-        yield clause
+        yield _MovedFact(key, clause)
 
 
 def _kernels(found: KernelDiff | None, on_gpu: bool) -> Iterator[tuple[float, bool, str]]:
@@ -190,14 +208,6 @@ def _kernels(found: KernelDiff | None, on_gpu: bool) -> Iterator[tuple[float, bo
     if found.idle_s is not None and found.difference_s:
         text = f"time outside of kernels {found.idle_s:+.3g} s of {found.difference_s:+.3g} s an image"
         yield found.idle_s / found.difference_s, on_gpu, text
-
-
-def _flat(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in facts.items():
-        name = f"{prefix}{key}"
-        found |= _flat(value, f"{name} ") if isinstance(value, dict) else {name: value}
-    return found
 
 
 def _alike(before: Any, after: Any) -> bool:
@@ -224,7 +234,7 @@ def _phases(measurement: Measurement, baseline: Baseline, relative: bool) -> Ite
     runs = [run.samples for run in baseline.runs]
     scale = _scale(made, runs) if relative else 1.0
     total = _moved(made, runs, "latency_s", scale)
-    if total is None or abs(total) < LEAST_CHANGE * _latency(made):
+    if total is None or abs(total) < LEAST_CHANGE * median_latency_s(made):
         return
     parts: list[tuple[float, str]] = []
     explained = 0.0
@@ -300,10 +310,6 @@ def _now(made: Sequence[Generation], field: str, prompts: int) -> Array | None:
     return medians
 
 
-def _latency(made: Sequence[Generation] | Sequence[Sample]) -> float:
-    return float(np.median([g.latency_s for g in made])) if made else 0.0
-
-
 def _scale(made: Sequence[Generation], runs: Sequence[Sequence[Sample]]) -> float:
     before = _centre(runs, "reference_latency_s")
     now = None if before is None else _now(made, "reference_latency_s", before.size)
@@ -340,10 +346,11 @@ def slow_host(measurement: Measurement, baseline: Baseline) -> bool:
 
 
 def _wait(measurement: Measurement, baseline: Baseline) -> _Wait | None:
-    stored = [(run.device_busy, _latency(run.samples)) for run in baseline.runs if run.device_busy is not None]
-    now, busy = _latency(measurement.generations), busy_share(measurement)
+    stored = [(run.device_busy, median_latency_s(run.samples)) for run in baseline.runs if run.device_busy is not None]
+    busy = busy_share(measurement)
     if busy is None or not stored:
         return None
+    now = median_latency_s(measurement.generations)
     before, latency, waited = (
         float(np.median(values)) for values in zip(*((b, s, (1 - b) * s) for b, s in stored), strict=True)
     )
@@ -364,7 +371,7 @@ def _wait(measurement: Measurement, baseline: Baseline) -> _Wait | None:
 
 
 def _machine(measurement: Measurement, baseline: Baseline) -> Iterator[str]:
-    old = baseline.runs[-1]
+    old = baseline.newest
     busy = busy_share(measurement)
     if busy is not None and old.device_busy is None and busy < _BUSY_ENOUGH:
         yield f"the device was busy {busy:.0%} of the time: the host holds it back"
@@ -379,8 +386,10 @@ def _machine(measurement: Measurement, baseline: Baseline) -> Iterator[str]:
         yield f"SM clock {old.sm_clock_mhz} → {clock} MHz"
 
 
-def _packages(baseline: Baseline, environment: Environment) -> Iterator[str]:
-    old = baseline.environments[baseline.runs[-1].environment]
+def _packages(baseline: Baseline, environment: Environment | None) -> Iterator[str]:
+    if environment is None:
+        return
+    old = baseline.environments[baseline.newest.environment]
     stack = stack_differences(old, environment)
     shown = [f"{name} {before} → {after}" for name, before, after in stack[:MOST_PACKAGES]]
     differing = [entry for entry in diff(old, environment) if entry[0] != INSTRUMENT]

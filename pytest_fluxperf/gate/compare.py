@@ -8,8 +8,10 @@ from typing import Any
 
 import msgspec
 
-from pytest_fluxperf.baseline.codec import BASELINE_FORMAT, check
+from pytest_fluxperf.baseline.codec import check
+from pytest_fluxperf.baseline.run import baseline_of
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.gate.case import Case
 from pytest_fluxperf.gate.findings import log_latencies
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.session_times import stored_times
@@ -68,18 +70,15 @@ def compare_documents(
         own: dict[str, Any] = {name: bound for name, bound in result.bounds.items() if name in tolerances}
         if own_tolerances and result.max_slowdown is not None:
             own["max_slowdown"] = result.max_slowdown
-        judgement = judge(
-            result.measurement,
-            result.quality,
-            baseline,
-            dataclasses.replace(policy, **own),
+        case = Case.of(
+            result,
             hardware=new.hardware,
             environment=new.environment,
-            workload=result.workload,
-            recipe=result.recipe,
-            reference=result.reference,
-            stored=False,
+            policy=dataclasses.replace(policy, **own),
+            against="session",
         )
+        scores = msgspec.structs.replace(result.scores, drift=None)
+        judgement = judge(case, result.measurement, scores, baseline)
         judged.append(msgspec.structs.replace(result, judgement=judgement, baseline=baseline, drift=None))
     left_out = sorted(set(stored) - {result.test for result in judged})
     warnings = [f"in the first session only: {', '.join(left_out)}"] if left_out else []
@@ -118,15 +117,11 @@ def _as_baseline(document: RunDocument, result: Result, policy: Policy) -> Basel
     """``result`` as a baseline of one run, checked as a stored one is; None where its session could not measure it."""
     if result.run is None:
         return None
-    baseline = Baseline(
-        format=BASELINE_FORMAT,
-        test=result.test,
-        recipe=result.recipe,
-        reference=result.reference,
+    baseline = baseline_of(
+        result,
+        (result.run,),
         hardware=document.hardware,
-        workload=result.workload,
-        environments={result.run.environment: document.environment},
-        runs=(result.run,),
+        environment=document.environment,
         tau0=policy.tau0,
         nu0=policy.nu0,
     )

@@ -19,6 +19,7 @@ from pytest_fluxperf.results import (
     Generation,
     Measurement,
     Sample,
+    median_latency_s,
 )
 
 # Latency and speed-up ------------------------------------------------------------------------------------
@@ -69,7 +70,7 @@ def latency(measurement: Measurement, baseline: Baseline, policy: Policy) -> Fin
     assert effect is not None
     decision = decide(effect, policy.limit, policy.m, confidence=policy.pass_confidence)
     low, high = map(math.expm1, effect.interval())
-    before, now = _p50(_samples(baseline)), _p50(measurement.generations)
+    before, now = median_latency_s(_samples(baseline)), median_latency_s(measurement.generations)
     sessions = len({run.session for run in baseline.runs})
     change = math.expm1(effect.value)
     return Finding(
@@ -90,8 +91,8 @@ def latency(measurement: Measurement, baseline: Baseline, policy: Policy) -> Fin
 
 def reported_latency(measurement: Measurement, baseline: Baseline | None) -> Finding:
     """The latency where it is shown but not judged: relative mode."""
-    now = _p50(measurement.generations)
-    before = None if baseline is None else _p50(_samples(baseline))
+    now = median_latency_s(measurement.generations)
+    before = None if baseline is None else median_latency_s(_samples(baseline))
     old = "" if before is None else f"{before:.4g} s → "
     return Finding(
         metric="latency",
@@ -148,10 +149,6 @@ def _counts(n: int, sessions: int) -> str:
 
 def _undecided(decision: Decision, low: float, high: float) -> str:
     return f", undecided between {low:+.1%} and {high:+.1%}" if decision == "inconclusive" else ""
-
-
-def _p50(samples: Sequence[Generation] | Sequence[Sample]) -> float:
-    return float(np.median([sample.latency_s for sample in samples]))
 
 
 def _speed_up(samples: Sequence[Generation] | Sequence[Sample]) -> float:
@@ -266,6 +263,3 @@ def graph_breaks(measurement: Measurement, baseline: Baseline) -> Iterator[Findi
         n=len(measurement.generations),
         message=f"graph breaks {before} → {now}",
     )
-
-
-# Quality -------------------------------------------------------------------------------------------------

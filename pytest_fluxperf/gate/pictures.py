@@ -10,14 +10,17 @@ import numpy as np
 from pytest_fluxperf.gate.policy import PSNR_CEILING_DB, Policy
 from pytest_fluxperf.gate.statistics import Array, Decision, noise_tolerance
 from pytest_fluxperf.results import (
-    BASELINE,
     Baseline,
     Finding,
     OwnMetric,
+    PictureScores,
     Quality,
     Run,
     Similarity,
 )
+
+DRIFT = "drift"
+"""Metric of the reference recipe's pictures (a body without our pipeline: its own) against the stored ones."""
 
 _METRICS = (
     # Name, field of Similarity, unit, format, +1 where more is better.
@@ -30,7 +33,7 @@ _METRICS = (
 
 
 def quality_changes(quality: Quality | None, baseline: Baseline, policy: Policy) -> Iterator[Finding]:
-    """Each metric's median over prompts against the baseline's own, and the collapse of a single prompt.
+    """Each metric's median over prompts against the baseline's own.
 
     A metric that varies between the stored sessions by more than its tolerance allows for is given its own noise.
     """
@@ -59,18 +62,6 @@ def quality_changes(quality: Quality | None, baseline: Baseline, policy: Policy)
         tolerance = noise_tolerance(tolerances[field] * policy.quality_tolerance, np.minimum(sessions, ceiling))
         loss = sign * (min(before, ceiling) - min(after, ceiling))
         verdict: Decision = "regressed" if loss > tolerance else "improved" if loss < -tolerance else "passed"
-        clause = f"{metric} {before:{form}} → {after:{form}}{' ' + unit if unit else ''} "
-        clause += f"(median of {now.size}: {after - before:+{form}}, tolerance {tolerance:.3g})"
-        if field == "ssim":
-            falls = stored - now
-            worst = int(np.argmax(falls))
-            if falls[worst] > policy.max_ssim_collapse * policy.quality_tolerance:
-                verdict = "regressed"
-                clause = (
-                    f"SSIM of prompt {worst + 1} collapsed {stored[worst]:.4f} → {now[worst]:.4f} (tolerance "
-                    f"{policy.max_ssim_collapse * policy.quality_tolerance:.3g} for one prompt; median of "
-                    f"{now.size} {before:.4f} → {after:.4f})"
-                )
         yield Finding(
             metric=metric,
             verdict=verdict,
@@ -80,8 +71,33 @@ def quality_changes(quality: Quality | None, baseline: Baseline, policy: Policy)
             change=after - before,
             tolerance=tolerance,
             n=int(now.size),
-            message=clause,
+            message=f"{metric} {before:{form}} → {after:{form}}{' ' + unit if unit else ''} "
+            f"(median of {now.size}: {after - before:+{form}}, tolerance {tolerance:.3g})",
         )
+
+
+def prompt_collapse(quality: Quality | None, baseline: Baseline, policy: Policy) -> Iterator[Finding]:
+    """The SSIM of a single prompt that fell further than any may, whatever the median says."""
+    stored, now = _baseline_scores(baseline.runs, "ssim"), _scores(quality, "ssim")
+    if stored is None or now is None:
+        return
+    falls = stored - now
+    worst = int(np.argmax(falls))
+    tolerance = policy.max_ssim_collapse * policy.quality_tolerance
+    if falls[worst] <= tolerance:
+        return
+    before, after = float(stored[worst]), float(now[worst])
+    yield Finding(
+        metric="SSIM of one prompt",
+        verdict="regressed",
+        baseline=before,
+        now=after,
+        change=after - before,
+        tolerance=tolerance,
+        n=1,
+        message=f"SSIM of prompt {worst + 1} collapsed {before:.4f} → {after:.4f} (tolerance {tolerance:.3g} for one "
+        f"prompt; median of {now.size} {np.median(stored):.4f} → {np.median(now):.4f})",
+    )
 
 
 def own_quality(quality: Quality | None, baseline: Baseline, policy: Policy) -> Iterator[Finding]:
@@ -107,10 +123,9 @@ def own_drift(quality: Quality | None, policy: Policy) -> Iterator[Finding]:
             yield _own(name, metric, float(np.median(metric.same)), policy)
 
 
-def without_start(quality: Quality | None) -> tuple[str, ...]:
+def without_start(stored: Quality | None) -> tuple[str, ...]:
     """Own metrics of pictures that were compared with the stored ones, which say nothing of these with themselves."""
-    stored = quality is not None and quality.reference == BASELINE
-    return tuple(name for name, metric in quality.own.items() if not metric.same) if quality and stored else ()
+    return () if stored is None else tuple(name for name, metric in stored.own.items() if not metric.same)
 
 
 def _own(
@@ -150,7 +165,12 @@ def quality_floors(quality: Quality | None, policy: Policy) -> Iterator[Finding]
         if now is None:
             message = f"{metric} has a {word} of {floor:g} but was not measured for every prompt"
             yield Finding(
-                metric=f"{metric} {word}", verdict="inconclusive", unit=unit, tolerance=floor, message=message
+                metric=f"{metric} {word}",
+                verdict="inconclusive",
+                unit=unit,
+                tolerance=floor,
+                message=message,
+                bound=True,
             )
             continue
         crossed = sign * now < sign * floor
@@ -166,23 +186,27 @@ def quality_floors(quality: Quality | None, policy: Policy) -> Iterator[Finding]
             tolerance=floor,
             n=int(now.size),
             message=message,
+            bound=True,
         )
 
 
-def drift_of_reference(drift: Quality | None, policy: Policy, *, its_own: bool) -> Iterator[Finding]:
-    """The reference recipe's pictures (or ``its_own``) against the stored ones: fails only past its own floor."""
-    if drift is None:
+def drift(scores: PictureScores, policy: Policy) -> Iterator[Finding]:
+    """Pictures against the stored ones: the test's own where there are no others, else the reference recipe's.
+
+    Pictures of another environment differ without being worse: this fails only past its own floor.
+    """
+    compared, whose = (scores.drift, "the reference recipe's") if scores.stored is None else (scores.stored, "its")
+    if compared is None:
         return
-    now = _scores(drift, "ssim")
+    now = _scores(compared, "ssim")
     if now is None:
         message = "drift from the stored pictures unknown: SSIM, which tells it, was not measured for every prompt"
-        yield Finding(metric="drift", verdict="inconclusive", message=f"{message}; add ssim to --fluxperf-metrics")
+        yield Finding(metric=DRIFT, verdict="inconclusive", message=f"{message}; add ssim to --fluxperf-metrics")
         return
     median = float(np.median(now))
     failed = median < policy.drift_min_ssim
-    whose = "its" if its_own else "the reference recipe's"
     yield Finding(
-        metric="drift",
+        metric=DRIFT,
         verdict="regressed" if failed else "passed",
         now=median,
         tolerance=policy.drift_min_ssim,
@@ -192,10 +216,15 @@ def drift_of_reference(drift: Quality | None, policy: Policy, *, its_own: bool) 
     )
 
 
-def broken_scores(quality: Quality | None, prompts: int) -> str | None:
+def broken_scores(scores: PictureScores, prompts: int) -> str | None:
     """What makes the scores unusable, None when nothing does: NaN compares with nothing and would pass."""
-    if quality is None:
-        return None
+    for quality in (scores.reference, scores.stored, scores.drift):
+        if quality is not None and (problem := _broken(quality, prompts)):
+            return problem
+    return None
+
+
+def _broken(quality: Quality, prompts: int) -> str | None:
     if len(quality.scores) != prompts:
         return f"quality has {len(quality.scores)} scores for {prompts} prompts"
     for i, score in enumerate(quality.scores):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from pytest_fluxperf.baseline.run import record
+from msgspec.structs import replace
+
 from pytest_fluxperf.baseline.update import workload_differences
 from pytest_fluxperf.gate import findings as judged
 from pytest_fluxperf.gate import pictures
 from pytest_fluxperf.gate.attribution import attribute, attribute_broken, kernel_difference, packages_that_differ
+from pytest_fluxperf.gate.case import Case
 from pytest_fluxperf.gate.fidelity import fidelity
-from pytest_fluxperf.gate.interleaved import Interleaved
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.machine.hardware import hardware_differences
 from pytest_fluxperf.results import (
@@ -18,16 +21,11 @@ from pytest_fluxperf.results import (
     NONE,
     SEVERITY,
     Baseline,
-    Environment,
     Finding,
-    Hardware,
     Judgement,
     Measurement,
-    Quality,
-    Workload,
+    PictureScores,
 )
-
-__all__ = ["another_round", "judge", "record"]
 
 UNEXPLAINED = "nothing that is recorded differs from the baseline: phases, steps, graphs, attention, dtypes, packages"
 
@@ -38,85 +36,71 @@ MOST_ROUNDS = 8
 """Rounds after which an undecided speed-up stays undecided."""
 
 
-def judge(
-    measurement: Measurement,
-    quality: Quality | None,
-    baseline: Baseline | None,
-    policy: Policy,
-    *,
-    drift: Quality | None = None,
-    hardware: Hardware,
-    environment: Environment,
-    workload: Workload,
-    recipe: str | None,
-    reference: str,
-    interleaved: Interleaved | None = None,
-    grounds: tuple[Measurement, Baseline] | None = None,
-    stored: bool = True,
-) -> Judgement:
-    """Judge one test.
+@dataclass(frozen=True)
+class Grounds:
+    """What was measured where the time was judged, from which a change is then explained."""
 
-    ``quality`` compares its pictures with the reference recipe's, ``drift`` the reference recipe's with the
-    baseline's stored ones. ``interleaved`` takes the place of rule 1 where an A/B has judged the latency; ``grounds``
-    is what that A/B measured in the new and the old environment, from which a change is then explained. ``stored`` is
-    False where the baseline is a recorded session, which no option records anew. The verdict is that of the worst
-    finding. Depends on nothing but its arguments.
+    measurement: Measurement
+    baseline: Baseline
+
+
+@dataclass(frozen=True)
+class TimeJudgement:
+    """A judgement on the latency that was made elsewhere, by more than the test's own numbers."""
+
+    findings: tuple[Finding, ...]
+    warnings: tuple[str, ...] = ()
+    grounds: Grounds | None = None
+    """None where it rests on the test's own measurement and baseline."""
+    relative: bool = False
+    """Whether the speed-up over the reference recipe was judged instead."""
+
+
+def judge(
+    case: Case,
+    measurement: Measurement,
+    scores: PictureScores,
+    baseline: Baseline | None,
+    *,
+    times: TimeJudgement | None = None,
+    earlier: Sequence[Finding] = (),
+) -> Judgement:
+    """Judge one test; the verdict is that of the worst finding. Depends on nothing but its arguments.
+
+    ``times`` takes the place of rule 1. ``earlier`` are findings of a first look at the same test (see
+    :func:`lasting`), which a second one does not take back.
     """
-    if problem := _broken(measurement, quality, drift, workload):
-        differs = () if baseline is None else attribute_broken(measurement, baseline, environment)
+    if problem := _broken(case, measurement, scores):
+        differs = () if baseline is None else attribute_broken(measurement, baseline, case.environment)
         return Judgement(verdict="broken", message=problem, attribution=differs, gated=True)
     if measurement.unfit:
         return Judgement(verdict="invalid", message=_first(measurement.unfit))
-    if _is_stored(quality):
-        # Pictures of another environment differ without being worse, so this is drift, whoever made them.
-        drift, scores = quality, None
-    else:
-        scores = quality
-    # A body without our pipeline has no other pictures to be compared with than those stored, or the old environment's.
-    floors = list(pictures.quality_floors(drift if quality is None and reference == BASELINE else quality, policy))
-    if missing := _not_comparable(baseline, hardware, workload, recipe, reference, policy, stored):
-        floors += fidelity(measurement.fidelity, ())
-        absent = Finding(metric="baseline", verdict="no baseline", message=missing)
-        worst = _worst([absent, *[f for f in floors if f.verdict != "passed"]])
-        return Judgement(
-            verdict=worst.verdict,
-            message=worst.message if worst is absent else f"{worst.message}; {missing}",
-            findings=(absent, *floors),
-            warnings=policy.warnings,
-            gated=worst is not absent,
-        )
+    beside = _worse(lasting(case, measurement, scores, baseline), earlier)
+    if absent := _absent(case, baseline):
+        return _without_baseline(case, absent, beside)
     assert baseline is not None
-    found = [
-        *([interleaved.finding] if interleaved else _latencies(measurement, baseline, policy, recipe)),
+    latencies = times.findings if times else _latencies(case, measurement, baseline)
+    return _explained(case, measurement, baseline, times, [*latencies, *beside], _unguarded(scores, baseline))
+
+
+def lasting(
+    case: Case, measurement: Measurement, scores: PictureScores, baseline: Baseline | None
+) -> tuple[Finding, ...]:
+    """The findings on all but the time, which hold whatever the state of the machine was."""
+    policy = case.policy
+    floors = pictures.quality_floors(scores.test, policy)
+    if baseline is None or _absent(case, baseline):
+        return (*floors, *fidelity(measurement.fidelity, ()))
+    return (
         *judged.computed_steps(measurement, baseline, policy),
         *judged.peak_memory(measurement, baseline, policy),
         *judged.graph_breaks(measurement, baseline),
         *fidelity(measurement.fidelity, [run.fidelity for run in baseline.runs]),
-        *pictures.quality_changes(scores, baseline, policy),
-        *(pictures.own_quality(scores, baseline, policy) if scores is quality else pictures.own_drift(quality, policy)),
-        *pictures.drift_of_reference(drift, policy, its_own=reference == BASELINE),
+        *pictures.prompt_collapse(scores.reference, baseline, policy),
+        *pictures.quality_changes(scores.reference, baseline, policy),
+        *_own_metrics(scores, baseline, policy),
+        *pictures.drift(scores, policy),
         *floors,
-    ]
-    worst = _worst(found)
-    relative = policy.mode == "relative" and interleaved is None
-    now, before = grounds or (measurement, baseline)
-    kernels = kernel_difference(now, before, relative=relative)
-    reasons: tuple[str, ...] = ()
-    if worst.verdict != "passed":
-        reasons = attribute(now, before, environment, relative=relative, kernels=kernels)
-    if worst.verdict == "regressed" and not reasons:
-        reasons = (UNEXPLAINED,)
-    return Judgement(
-        verdict=worst.verdict,
-        message=_message(worst, found, reasons, packages_that_differ(before, environment)),
-        findings=tuple(found),
-        warnings=(
-            *([interleaved.warning] if interleaved and interleaved.warning else []),
-            *_warnings(found, quality, baseline, policy, hardware, judged_latency=interleaved is not None),
-        ),
-        attribution=reasons,
-        kernels=kernels,
-        gated=any(finding.tolerance is not None for finding in found),
     )
 
 
@@ -135,7 +119,7 @@ def another_round(judgement: Judgement, policy: Policy, rounds: int) -> bool:
     return "inconclusive" in verdicts and rounds < MOST_ROUNDS
 
 
-def _broken(measurement: Measurement, quality: Quality | None, drift: Quality | None, workload: Workload) -> str | None:
+def _broken(case: Case, measurement: Measurement, scores: PictureScores) -> str | None:
     """Why nothing about this measurement may be believed, or None."""
     if measurement.problems:
         return _first(measurement.problems)
@@ -143,7 +127,7 @@ def _broken(measurement: Measurement, quality: Quality | None, drift: Quality | 
         reason = f": {measurement.recompile_reasons[0]}" if measurement.recompile_reasons else ""
         times = "once" if measurement.recompiles == 1 else f"{measurement.recompiles} times"
         return f"recompiled {times} in the measured region{reason}"
-    made, prompts = measurement.generations, len(workload.prompts)
+    made, prompts = measurement.generations, len(case.workload.prompts)
     if not made or not prompts or len(made) % prompts:
         return f"{len(made)} generations were measured for {prompts} prompts"
     for i, generation in enumerate(made):
@@ -151,58 +135,120 @@ def _broken(measurement: Measurement, quality: Quality | None, drift: Quality | 
             value = getattr(generation, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 return f"{name} of prompt {i % prompts + 1} is {value}"
-    return pictures.broken_scores(quality, prompts) or pictures.broken_scores(drift, prompts)
+    return pictures.broken_scores(scores, prompts)
 
 
-def _not_comparable(
-    baseline: Baseline | None,
-    hardware: Hardware,
-    workload: Workload,
-    recipe: str | None,
-    reference: str,
-    policy: Policy,
-    stored: bool,
-) -> str | None:
-    """Why there is nothing to compare with and, where it can be had, how to get it; or None."""
+def _absent(case: Case, baseline: Baseline | None) -> Finding | None:
+    """That there is nothing to compare with and, where it can be had, how to get it; or None."""
+    recorded = case.against == "session"
+    which = "the first session" if recorded else "the baseline"
     if baseline is None:
-        return (
-            "no baseline is stored; record one with --fluxperf-update"
-            if stored
-            else "the first session did not measure it"
+        if recorded:
+            return _nothing("the first session did not measure it")
+        return _nothing("no baseline is stored", "record one with --fluxperf-update")
+    if other := hardware_differences(baseline.hardware, case.hardware, cpu_model=case.policy.mode == "absolute"):
+        remedy = (
+            "record one for this hardware in a folder of its own (--gpu auto) or replace it with --fluxperf-update=all"
         )
-    if other := hardware_differences(baseline.hardware, hardware, cpu_model=policy.mode == "absolute"):
-        if not stored:
-            return f"the first session was recorded on {other[0]}"
-        return (
-            f"the baseline was recorded on {other[0]}; record one for this hardware in a folder of "
-            "its own (--gpu auto) or replace it with --fluxperf-update=all"
-        )
-    if other := workload_differences(baseline, recipe, reference, workload):
-        differs = f"is of another workload ({', '.join(other)})"
-        return (
-            f"the baseline {differs}; record it anew with --fluxperf-update"
-            if stored
-            else f"the first session {differs}"
-        )
+        return _nothing(f"{which} was recorded on {other[0]}", "" if recorded else remedy)
+    if other := workload_differences(baseline, case.recipe, case.reference, case.workload):
+        remedy = "record it anew with --fluxperf-update"
+        return _nothing(f"{which} is of another workload ({', '.join(other)})", "" if recorded else remedy)
     return None
 
 
-def _latencies(measurement: Measurement, baseline: Baseline, policy: Policy, recipe: str | None) -> list[Finding]:
-    if policy.mode == "absolute":
-        return [judged.latency(measurement, baseline, policy)]
+def _nothing(why: str, remedy: str = "") -> Finding:
+    return Finding(metric="baseline", verdict="no baseline", message=why, remedy=remedy)
+
+
+def _without_baseline(case: Case, absent: Finding, floors: Sequence[Finding]) -> Judgement:
+    """The judgement where nothing but the test's own floors can be held against it."""
+    why = f"{absent.message}; {absent.remedy}" if absent.remedy else absent.message
+    worst = _worst([absent, *[finding for finding in floors if finding.verdict != "passed"]])
+    return Judgement(
+        verdict=worst.verdict,
+        message=why if worst is absent else f"{worst.message}; {why}",
+        findings=(absent, *floors),
+        warnings=case.policy.warnings,
+        gated=worst is not absent,
+    )
+
+
+def _explained(
+    case: Case,
+    measurement: Measurement,
+    baseline: Baseline,
+    times: TimeJudgement | None,
+    found: Sequence[Finding],
+    unguarded: Sequence[str],
+) -> Judgement:
+    """The judgement that rests on ``found``, with the reasons of what moved."""
+    worst = _worst(found)
+    relative = case.policy.mode == "relative" and (times is None or times.relative)
+    grounds = (times and times.grounds) or Grounds(measurement, baseline)
+    now, before = grounds.measurement, grounds.baseline
+    kernels = kernel_difference(now, before, relative=relative)
+    reasons: tuple[str, ...] = ()
+    if worst.verdict != "passed":
+        reasons = attribute(now, before, case.environment, relative=relative, kernels=kernels)
+    if worst.verdict == "regressed" and not reasons:
+        reasons = (UNEXPLAINED,)
+    return Judgement(
+        verdict=worst.verdict,
+        message=_message(worst, found, reasons, packages_that_differ(before, case.environment)),
+        findings=tuple(found),
+        warnings=(
+            *(times.warnings if times else ()),
+            *case.policy.warnings,
+            *_doubts(found, case.policy),
+            *(_unjudged_latency(baseline) if relative else ()),
+            *unguarded,
+            *_other_host(case, baseline),
+        ),
+        attribution=reasons,
+        kernels=kernels,
+        gated=any(finding.tolerance is not None for finding in found),
+    )
+
+
+def _latencies(case: Case, measurement: Measurement, baseline: Baseline) -> list[Finding]:
+    if case.policy.mode == "absolute":
+        return [judged.latency(measurement, baseline, case.policy)]
     reported = judged.reported_latency(measurement, baseline)
     # The reference's speed-up over itself is 1 whatever happens, and there may be none.
-    if recipe in (None, baseline.reference) or baseline.reference in (NONE, BASELINE):
+    if case.recipe in (None, baseline.reference) or baseline.reference in (NONE, BASELINE):
         return [reported]
-    return [judged.speed_up(measurement, baseline, policy), reported]
+    return [judged.speed_up(measurement, baseline, case.policy), reported]
 
 
-def _worst(found: list[Finding]) -> Finding:
+def _own_metrics(scores: PictureScores, baseline: Baseline, policy: Policy) -> Iterator[Finding]:
+    """The project's metrics: of pictures compared with the stored ones against these with themselves."""
+    if scores.stored is None:
+        return pictures.own_quality(scores.reference, baseline, policy)
+    return pictures.own_drift(scores.stored, policy)
+
+
+def _worse(found: Sequence[Finding], earlier: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Of each metric the worse finding; of equals that of the second look."""
+    first = {finding.metric: finding for finding in earlier}
+    merged = []
+    for finding in found:
+        before = first.pop(finding.metric, finding)
+        worse = SEVERITY[before.verdict] < SEVERITY[finding.verdict]
+        merged.append(_of_first_look(before) if worse else finding)
+    return (*merged, *map(_of_first_look, first.values()))
+
+
+def _of_first_look(finding: Finding) -> Finding:
+    return replace(finding, message=f"{finding.message}, the first time it was measured")
+
+
+def _worst(found: Sequence[Finding]) -> Finding:
     """The finding of the worst verdict, the first of equals."""
     return min(found, key=lambda finding: SEVERITY[finding.verdict])
 
 
-def _message(worst: Finding, found: list[Finding], reasons: tuple[str, ...], packages: str | None) -> str:
+def _message(worst: Finding, found: Sequence[Finding], reasons: tuple[str, ...], packages: str | None) -> str:
     parts = [worst.message]
     others = [f.metric for f in found if f is not worst and f.verdict == worst.verdict != "passed"]
     if others:
@@ -214,37 +260,37 @@ def _message(worst: Finding, found: list[Finding], reasons: tuple[str, ...], pac
     return "; ".join(parts)
 
 
-def _warnings(
-    found: list[Finding],
-    quality: Quality | None,
-    baseline: Baseline,
-    policy: Policy,
-    hardware: Hardware,
-    *,
-    judged_latency: bool,
-) -> list[str]:
-    warnings = list(policy.warnings)
-    warnings += [finding.message for finding in found if finding.verdict == "inconclusive"]
+def _doubts(found: Sequence[Finding], policy: Policy) -> Iterator[str]:
+    """What is undecided, and reference pictures that moved without failing."""
+    yield from (finding.message for finding in found if finding.verdict == "inconclusive")
     for finding in found:
-        if finding.metric == "drift" and finding.now is not None and finding.now < 1 - policy.max_ssim_loss:
-            warnings.append(finding.message)
-    if (
-        policy.mode == "relative"
-        and (baseline.recipe is None or baseline.reference in (NONE, BASELINE))
-        and not judged_latency
-    ):
-        warnings.append("its latency is reported and not judged: on a CPU only a speed-up over a reference recipe is")
-    for metric in pictures.without_start(quality):
-        warnings.append(f"{metric} has no finite value for two equal pictures, so nothing guards it")
-    for metric in pictures.unguarded_metrics(None if _is_stored(quality) else quality, baseline):
-        warnings.append(f"{metric} has no baseline, so nothing guards it; record it with --fluxperf-update=all")
-    if baseline.hardware.host_cpu != hardware.host_cpu:
-        warnings.append(f"the baseline's host has another CPU: {baseline.hardware.host_cpu}, here {hardware.host_cpu}")
-    return warnings
+        if finding.metric == pictures.DRIFT and finding.now is not None and finding.now < 1 - policy.max_ssim_loss:
+            yield finding.message
 
 
-def _is_stored(quality: Quality | None) -> bool:
-    return quality is not None and quality.reference == BASELINE
+def _unjudged_latency(baseline: Baseline) -> Iterator[str]:
+    if baseline.recipe is None or baseline.reference in (NONE, BASELINE):
+        yield "its latency is reported and not judged: on a CPU only a speed-up over a reference recipe is"
+
+
+def _unguarded(scores: PictureScores, baseline: Baseline) -> list[str]:
+    """Metrics that nothing guards, with the reason."""
+    return [
+        *(
+            f"{metric} has no finite value for two equal pictures, so nothing guards it"
+            for metric in pictures.without_start(scores.stored)
+        ),
+        *(
+            f"{metric} has no baseline, so nothing guards it; record it with --fluxperf-update=all"
+            for metric in pictures.unguarded_metrics(scores.reference, baseline)
+        ),
+    ]
+
+
+def _other_host(case: Case, baseline: Baseline) -> Iterator[str]:
+    before, now = baseline.hardware.host_cpu, case.hardware.host_cpu
+    if before != now:
+        yield f"the baseline's host has another CPU: {before}, here {now}"
 
 
 def _first(problems: tuple[str, ...]) -> str:

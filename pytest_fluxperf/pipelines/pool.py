@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_fluxperf.errors import FluxPerfError, Unavailable
+from pytest_fluxperf.errors import FluxPerfError, OutOfMemory, Unavailable
 from pytest_fluxperf.pipelines import loading
 from pytest_fluxperf.pipelines.models import ModelInfo
 from pytest_fluxperf.pipelines.optimizations import attention
@@ -38,7 +38,7 @@ def unavailable(recipe: Recipe, device: str) -> str | None:
 def require(recipe: Recipe, device: str) -> None:
     """Raise :class:`Unavailable`, with the reason, when this environment cannot run the recipe on ``device``."""
     if reason := unavailable(recipe, device):
-        raise Unavailable(f"recipe {recipe}: {reason}")
+        raise Unavailable(reason, recipe=str(recipe))
 
 
 def survey(device: str) -> list[tuple[Token, str | None]]:
@@ -196,7 +196,7 @@ class Prepared:
 
     def _require_valid(self) -> None:
         if self._base.owner is not self:
-            raise FluxPerfError(f"recipe {self.recipe}: the pipeline was released, or prepared for another recipe")
+            raise FluxPerfError("the pipeline was released, or prepared for another recipe", recipe=str(self.recipe))
 
 
 class Pool:
@@ -233,7 +233,7 @@ class Pool:
             if reason is None:
                 raise
         self.make_room()
-        raise FluxPerfError(f"recipe {recipe}: {SHORT}: {reason}")
+        raise OutOfMemory(f"{SHORT}: {reason}", recipe=str(recipe))
 
     def _prepare(self, recipe: Recipe, steps: int, replica: int) -> Prepared:
         expanded = expand(recipe, self.device)

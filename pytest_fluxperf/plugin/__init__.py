@@ -63,8 +63,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     benches = [item.stash[BENCH] for item in session.items if BENCH in item.stash]
     if benches and not session.config.option.collectonly:
         try:
+            from pytest_fluxperf.bench import bench
+
             needs_model = any(fixtures.asks_for_pipeline(item) for item in session.items if BENCH in item.stash)
-            collect.session_of(session.config).check(benches, needs_model=needs_model)
+            bench.check(collect.session_of(session.config), benches, needs_model=needs_model)
         except FluxPerfError as error:
             stash.refuse(session.config, error)
 

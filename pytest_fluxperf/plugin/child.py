@@ -97,8 +97,8 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 def _described(item: pytest.Item) -> tuple[str, Described]:
-    bench = item.stash[BENCH]
-    return item.nodeid, Described(recipe=bench.recipe, reference=bench.reference, workload=bench.workload)
+    case = item.stash[BENCH].case
+    return item.nodeid, Described(recipe=case.recipe, reference=case.reference, workload=case.workload)
 
 
 def _heard(channel: Channel) -> AnyMessage:
@@ -141,7 +141,7 @@ class _Child:
                     make_bench(item)
                     continue
             except FluxPerfError as error:
-                self._refused[item.nodeid] = str(error).removeprefix(f"{item.nodeid}: ")
+                self._refused[item.nodeid] = error.without("test")
             items.remove(item)
 
     @pytest.hookimpl(trylast=True)
@@ -178,7 +178,7 @@ class _Child:
         for item in session.items:
             if not plan.quality or item.nodeid in plan.compared:
                 bench = item.stash[BENCH]
-                bench.settings = dataclasses.replace(bench.settings, reference="none")
+                bench.change(settings=dataclasses.replace(bench.settings, reference="none"))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -204,7 +204,7 @@ class _Child:
             return Finished(
                 test=item.nodeid,
                 result=result,
-                policy=bench.policy,
+                policy=bench.case.policy,
                 environment=bench.session.environment,
                 unprofiled=self._turns.unprofiled if self._turns else None,
                 held_mib=held,
@@ -244,11 +244,11 @@ class _Turns:
             self._channel.send(
                 Prepared(
                     test=bench.test,
-                    workload=bench.workload.digest,
+                    workload=bench.case.workload.digest,
                     generations=total,
                     held_mib=held,
                     free_mib=free,
-                    policy=bench.policy,
+                    policy=bench.case.policy,
                 )
             )
         else:
@@ -263,7 +263,7 @@ class _Turns:
             Measured(
                 test=result.test,
                 result=result,
-                policy=self._bench.policy,
+                policy=self._bench.case.policy,
                 environment=self._session.environment,
             )
         )

@@ -32,6 +32,7 @@ def session_of(config: pytest.Config) -> Session:
             models=_gathered(config, "pytest_fluxperf_models", "a folder or hub id", _is_text),
             own_metrics=_gathered(config, "pytest_fluxperf_metrics", "a PictureMetric", callable),
             on_pipeline=lambda pipe, recipe: hook.pytest_fluxperf_pipeline(pipe=pipe, recipe=recipe, config=config),
+            is_failure=_is_failure,
         )
         config.stash[RUN] = Run(run_name(config), lambda: _origin(config))
     return config.stash[SESSION]
@@ -60,6 +61,12 @@ def _origin(config: pytest.Config) -> Origin:
         model=str(session.info.source),
         random=session.random,
     )
+
+
+def _is_failure(error: BaseException) -> bool:
+    # pytest's own are no Exceptions; skip, xfail and exit are not for us to judge
+    failed = isinstance(error, pytest.fail.Exception) and not isinstance(error, pytest.xfail.Exception)
+    return failed or isinstance(error, Exception | SystemExit)
 
 
 def _asked(config: pytest.Config, name: str) -> list[Any]:
@@ -102,8 +109,9 @@ def make_bench(item: pytest.Item) -> Bench:
 
     if issubclass(getattr(item, "cls", None) or object, unittest.TestCase):
         raise FluxPerfError(
-            f"{item.nodeid}: unittest calls the methods of a TestCase itself, so nothing would be measured; write a "
-            "function, or a method of a plain class"
+            "unittest calls the methods of a TestCase itself, so nothing would be measured",
+            remedy="write a function, or a method of a plain class",
+            test=item.nodeid,
         )
     session = session_of(item.config)
     settings = item_settings(session.settings, list(item.iter_markers("fluxperf")), item.nodeid)
@@ -111,17 +119,18 @@ def make_bench(item: pytest.Item) -> Bench:
     recipe = params.get("flux", settings.recipe)
     if recipe is not None:
         if not isinstance(recipe, str):
-            raise FluxPerfError(f"{item.nodeid}: a recipe is a string such as 'bf16+fbcache:0.3', not {recipe!r}")
+            raise FluxPerfError(f"a recipe is a string such as 'bf16+fbcache:0.3', not {recipe!r}", test=item.nodeid)
         if "flux" in params and not _indirect(item):
             raise FluxPerfError(
-                f"{item.nodeid}: flux is parametrized directly: the test would get the text {recipe!r}, no pipeline; "
-                "add indirect=True"
+                f"flux is parametrized directly: the test would get the text {recipe!r}, no pipeline",
+                remedy="add indirect=True",
+                test=item.nodeid,
             )
         session.gpu  # noqa: B018 (a device that is not there is no fault of the test)
         try:
             recipe = session.recipe(recipe, settings.steps)
         except FluxPerfError as error:
-            raise FluxPerfError(f"{item.nodeid}: {error}") from None
+            raise error.at(test=item.nodeid) from None
     bench = Bench(session, item.nodeid, settings, recipe)
     item.stash[BENCH] = bench
     return bench

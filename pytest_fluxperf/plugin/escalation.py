@@ -124,7 +124,8 @@ class Escalation:
                 self._warn(entry, f"not compared with the old environment: {skipped}")
             case Trial(interleaved=compared) if compared and not compared.another_block:
                 bench = entry.item.stash[BENCH]
-                again = bench.judged_again(entry.result, compared, grounds_of(trial, bench.session.hardware))
+                times = compared.judgement(grounds_of(trial, bench.session.hardware))
+                again = bench.judged_again(entry.result, times)
                 self._decide(entry, with_notes(with_stage_one(again, entry.result), trial), trial)
             case _:
                 reason = ended or "it stayed undecided"

@@ -28,6 +28,7 @@ from pytest_fluxperf.results import (
     Judgement,
     Measurement,
     Picture,
+    PictureScores,
     Quality,
     Result,
     Run,
@@ -285,7 +286,13 @@ def result(
         "measurement": measured,
         "quality": scores,
         "judgement": Judgement(verdict=verdict, message="because"),
-        "run": record(measured, scores, session=session, environment=make.ENVIRONMENT, time_utc="2026-01-02T03:04:05Z"),
+        "run": record(
+            measured,
+            PictureScores(reference=scores),
+            session=session,
+            environment=make.ENVIRONMENT,
+            time_utc="2026-01-02T03:04:05Z",
+        ),
     }
     return Result(**{**values, **changes})
 
@@ -583,11 +590,13 @@ def test_two_processes_that_append_to_one_test_lose_nothing(tmp_path: Path) -> N
     ],
 )
 def test_what_may_not_become_a_baseline_has_no_run(measured: Measurement) -> None:
-    assert record(measured, None, session="s", environment=make.ENVIRONMENT, time_utc="") is None
+    assert record(measured, PictureScores(), session="s", environment=make.ENVIRONMENT, time_utc="") is None
 
 
 def test_graph_breaks_are_kept() -> None:
-    run = record(make.measurement(graph_breaks=2), None, session="s", environment=make.ENVIRONMENT, time_utc="")
+    run = record(
+        make.measurement(graph_breaks=2), PictureScores(), session="s", environment=make.ENVIRONMENT, time_utc=""
+    )
     assert run is not None
     assert run.facts["graph_breaks"] == 2
 
@@ -596,7 +605,7 @@ def test_a_body_without_reference_keeps_its_own_pictures() -> None:
     own = Picture(path="a.png", sha256="a" * 64, width=8, height=8)
     measured = Measurement(generations=(Generation(latency_s=1, wall_s=1, picture=own),))
     for scores in (None, Quality(reference="baseline", scores=(make.score(),), references=(own,))):
-        run = record(measured, scores, session="s", environment=make.ENVIRONMENT, time_utc="")
+        run = record(measured, PictureScores(stored=scores), session="s", environment=make.ENVIRONMENT, time_utc="")
         assert isinstance(run, Run)
         assert run.samples[0].picture == "a" * 64
         assert run.samples[0].reference_picture is None
@@ -606,7 +615,14 @@ def test_a_body_without_reference_keeps_its_own_pictures() -> None:
 def test_several_rounds_keep_each_prompts_median() -> None:
     pairs = [(1.0, 1.0), (2.0, 1.0), (3.0, 1.0), (9.0, 9.0), (1.0, 1.0), (30.0, 20.0)]
     made = tuple(Generation(latency_s=a, wall_s=a, reference_latency_s=b) for a, b in pairs)
-    run = record(Measurement(generations=made), None, session="s", environment=make.ENVIRONMENT, time_utc="", prompts=2)
+    run = record(
+        Measurement(generations=made),
+        PictureScores(),
+        session="s",
+        environment=make.ENVIRONMENT,
+        time_utc="",
+        prompts=2,
+    )
     assert run is not None
     assert [(s.latency_s, s.reference_latency_s) for s in run.samples] == [(1.0, 1.0), (30.0, 20.0)]
 

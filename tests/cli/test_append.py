@@ -11,9 +11,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 import report_documents as documents
 
+from pytest_fluxperf.baseline.run import record
 from pytest_fluxperf.baseline.store import BaselineStore
 from pytest_fluxperf.cli import main
-from pytest_fluxperf.gate.verdict import record
 from pytest_fluxperf.report import write_document
 from pytest_fluxperf.results import Result, RunDocument
 
@@ -21,7 +21,7 @@ REFERENCE, CACHED = "bf16", "bf16+fbcache:0.3"
 
 
 def measured(result: Result, session: str, environment=documents.OLD) -> Result:
-    run = record(result.measurement, result.quality, session=session, environment=environment, time_utc="2026-01-02")
+    run = record(result.measurement, result.scores, session=session, environment=environment, time_utc="2026-01-02")
     return msgspec.structs.replace(result, run=run)
 
 

@@ -13,8 +13,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 import report_documents as documents
 
+from pytest_fluxperf.baseline.run import record
 from pytest_fluxperf.cli import main
-from pytest_fluxperf.gate.verdict import record
 from pytest_fluxperf.report import write_document
 from pytest_fluxperf.report.exports import FORMATS
 
@@ -39,7 +39,7 @@ def session(document, name, factor=1.0):
         )
         measurement = msgspec.structs.replace(result.measurement, generations=made)
         run = record(
-            measurement, result.quality, session=name, environment=document.environment, time_utc=document.time_utc
+            measurement, result.scores, session=name, environment=document.environment, time_utc=document.time_utc
         )
         results.append(msgspec.structs.replace(result, measurement=measurement, run=run))
     return msgspec.structs.replace(document, results=tuple(results), session=name)

@@ -11,7 +11,16 @@ import records as make
 from pytest_fluxperf.gate.compare import compare_documents
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.verdict import UNEXPLAINED, judge
-from pytest_fluxperf.results import Baseline, Environment, Judgement, Kernel, KernelTable, Measurement, Telemetry
+from pytest_fluxperf.results import (
+    Baseline,
+    Environment,
+    Judgement,
+    Kernel,
+    KernelTable,
+    Measurement,
+    PictureScores,
+    Telemetry,
+)
 from tools.recorded.archive import recorded
 
 SEEN = {
@@ -243,14 +252,4 @@ def test_broken_results_name_what_differs() -> None:
 
 
 def _judge(measured: Measurement, stored: Baseline, environment: Environment = make.ENVIRONMENT) -> Judgement:
-    return judge(
-        measured,
-        make.quality(),
-        stored,
-        Policy.of(),
-        hardware=make.H100,
-        environment=environment,
-        workload=make.workload(),
-        recipe=make.RECIPE,
-        reference=make.REFERENCE,
-    )
+    return judge(make.case(environment=environment), measured, PictureScores(reference=make.quality()), stored)

@@ -11,7 +11,7 @@ from pytest_fluxperf.baseline.run import record
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.compare import compare_documents, tail_warning
 from pytest_fluxperf.gate.policy import Policy
-from pytest_fluxperf.results import RESULTS_FORMAT, Finding, Judgement, Result, RunDocument, Skipped
+from pytest_fluxperf.results import RESULTS_FORMAT, Finding, Judgement, PictureScores, Result, RunDocument, Skipped
 
 JUDGED = Judgement(
     verdict="passed", message="", findings=(Finding(metric="latency", verdict="passed", tolerance=0.02),)
@@ -20,7 +20,13 @@ JUDGED = Judgement(
 
 def result(test: str, seed: int = 0, shift: float = 0.0, **changes: Any) -> Result:
     measured = make.measurement(make.latencies(seed=seed, shift=shift))
-    run = record(measured, make.quality(), session=f"s{seed}", environment=make.ENVIRONMENT, time_utc="t")
+    run = record(
+        measured,
+        PictureScores(reference=make.quality()),
+        session=f"s{seed}",
+        environment=make.ENVIRONMENT,
+        time_utc="t",
+    )
     values: dict[str, Any] = {
         "test": test,
         "recipe": make.RECIPE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -15,8 +16,19 @@ from hypothesis import strategies as st
 
 from pytest_fluxperf.gate.interleaved import judge_blocks
 from pytest_fluxperf.gate.policy import Policy
-from pytest_fluxperf.gate.verdict import CONFIRMING_ROUNDS, MOST_ROUNDS, another_round, judge
-from pytest_fluxperf.results import Baseline, Block, Environment, Finding, Judgement, Measurement, Quality, Telemetry
+from pytest_fluxperf.gate.verdict import CONFIRMING_ROUNDS, MOST_ROUNDS, TimeJudgement, another_round, judge
+from pytest_fluxperf.results import (
+    BASELINE,
+    Baseline,
+    Block,
+    Environment,
+    Finding,
+    Judgement,
+    Measurement,
+    PictureScores,
+    Quality,
+    Telemetry,
+)
 
 Now = Measurement | None
 
@@ -26,21 +38,20 @@ def verdict_of(
     scores: Quality | str | None = "same",
     stored: Baseline | str | None = "stored",
     policy: Policy | None = None,
+    drift: Quality | None = None,
+    times: TimeJudgement | None = None,
+    earlier: Sequence[Finding] = (),
     **changes: Any,
 ) -> Judgement:
-    values: dict[str, Any] = {
-        "hardware": make.H100,
-        "environment": make.ENVIRONMENT,
-        "workload": make.workload(),
-        "recipe": make.RECIPE,
-        "reference": make.REFERENCE,
-    }
+    quality = make.quality() if scores == "same" else scores
+    own = isinstance(quality, Quality) and quality.reference == BASELINE
     return judge(
+        make.case(policy=Policy.of() if policy is None else policy, **changes),
         make.measurement(make.latencies(seed=9)) if measured is None else measured,
-        make.quality() if scores == "same" else scores,  # type: ignore[arg-type]
+        PictureScores(**{"stored" if own else "reference": quality}, drift=drift),  # type: ignore[arg-type]
         make.baseline() if stored == "stored" else stored,  # type: ignore[arg-type]
-        Policy.of() if policy is None else policy,
-        **{**values, **changes},
+        times=times,
+        earlier=earlier,
     )
 
 
@@ -459,7 +470,7 @@ def test_a_body_of_ones_own_on_a_cpu_says_what_is_not_judged() -> None:
     assert judgement.gated
     times = tuple(make.latencies())
     compared = judge_blocks([Block(old_s=times, new_s=times)], RELATIVE)
-    judgement = verdict_of(make.measurement(), reference="baseline", interleaved=compared, **common)
+    judgement = verdict_of(make.measurement(), reference="baseline", times=compared.judgement(), **common)
     assert not any("not judged" in warning for warning in judgement.warnings), "a comparison judges the latency itself"
 
 

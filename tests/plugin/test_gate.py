@@ -164,7 +164,7 @@ def pytest_fluxperf_pipeline(pipe, recipe):
             "the device's memory does not suffice: it needed 2.50 GiB more",
         ),
         (6 + 3, 'ValueError("out of luck")', "raised ValueError: out of luck"),
-        (0, 'FluxPerfError("recipe fp32: no room")', "no room"),
+        (0, 'FluxPerfError("no room", recipe="fp32")', "no room"),
     ],
     ids=["memory", "another", "unprepared"],
 )
