@@ -108,7 +108,7 @@ def test_what_a_comparison_measured_explains_the_change(fakes: Fakes) -> None:
     (trial,) = fakes.run()
     grounds = grounds_of(trial, CPU)
     assert grounds is not None
-    measurement, baseline = grounds
+    measurement, baseline = grounds.measurement, grounds.baseline
     assert measurement.kernels is not None
     assert not measurement.kernels.traces
     assert baseline.environments[baseline.runs[-1].environment].packages["slowphase"] == "old"
