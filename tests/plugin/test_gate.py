@@ -150,7 +150,7 @@ def pytest_fluxperf_pipeline(pipe, recipe):
         prepared += 1
         if prepared == 1:
             pipe.vae.decoder.register_forward_pre_hook(decode)
-        elif {generation} == 0:
+        elif {generation} == 0 and prepared > 2:  # behind its pictures and its answers to fixed inputs
             raise {error}
 """
 
