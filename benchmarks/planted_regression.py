@@ -19,18 +19,18 @@ def pytest_configure(config: pytest.Config) -> None:
     """Wrap the decision of diffusers' First-Block Cache for as long as this run lasts."""
     from pytest_fluxperf.pipelines.optimizations.fbcache import DiffusersFirstBlockCache
 
-    decided = DiffusersFirstBlockCache.decided
+    decide = DiffusersFirstBlockCache.decide
 
     def forgetful(self: Any, compute: bool, index: int | None = None) -> bool:
         step = (self.host.steps.index if index is None else index) % self.host.num_steps
         if step % EVERY != 1:
-            return decided(self, compute, index)
+            return decide(self, compute, index)
         schedule, self.computed = self.computed, None
         try:
-            return decided(self, True, index)
+            return decide(self, True, index)
         finally:
             self.computed = schedule
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(DiffusersFirstBlockCache, "decided", forgetful)
+    patch.setattr(DiffusersFirstBlockCache, "decide", forgetful)
     config.add_cleanup(patch.undo)

@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import pytest_fluxperf
 from pytest_fluxperf import cli
 from pytest_fluxperf.pipelines.optimizations.presets import FASTEST, FASTEST_LOSSLESS
 from pytest_fluxperf.plugin import fixtures as fixture_module
@@ -140,6 +141,13 @@ def python_page() -> str:
         if name.startswith("pytest_fluxperf_")
     ]
     parts.append(_table(("hook", ""), hooks))
+    parts.append("## Names to import\n\n`from pytest_fluxperf import ...`; every other module is private.\n")
+    names = [
+        (_code(name), _cell(_plain(_first(getattr(pytest_fluxperf, name)))))
+        for name in pytest_fluxperf.__all__
+        if name != "__version__"
+    ]
+    parts.append(_table(("name", ""), names))
     return "\n".join(parts)
 
 
@@ -172,7 +180,8 @@ def _first(thing: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"``(.+?)``", r"`\1`", " ".join(text.split()))
+    text = re.sub(r":\w+:`~?(.+?)`", r"`\1`", " ".join(text.split()))
+    return re.sub(r"``(.+?)``", r"`\1`", text)
 
 
 def _sentence(text: str) -> str:

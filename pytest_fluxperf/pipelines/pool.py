@@ -85,7 +85,7 @@ class _Base:
         """Weights of all components, and what is kept to undo."""
         modules = [component for component in self.pipe.components.values() if hasattr(component, "parameters")]
         weights = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
-        return [*weights, *(tensor for layer in self.layers for tensor in layer.applied.kept())]
+        return [*weights, *(tensor for layer in self.layers for tensor in layer.applied.originals())]
 
     def undo_to(self, kept: int) -> None:
         """Undo all layers but the first ``kept``, the last first; goes on after a failure and raises it then."""
@@ -270,7 +270,7 @@ class Pool:
     def memory_beside_mib(self, base: _Base) -> float:
         """Device memory of what the pool holds beside ``base`` as it runs, in MiB."""
         others = [tensor for other in self._bases.values() if other is not base for tensor in other.tensors()]
-        kept = [tensor for layer in base.layers for tensor in layer.applied.kept()]
+        kept = [tensor for layer in base.layers for tensor in layer.applied.originals()]
         return sum(map(_bytes, [*others, *kept])) / 2**20
 
     def make_room(self) -> None:

@@ -54,7 +54,7 @@ def pytest_fluxperf_metrics(config: pytest.Config) -> Mapping[str, PictureMetric
     Example::
 
         def pytest_fluxperf_metrics(config):
-            from pytest_fluxperf.quality.custom_metrics import PictureMetric
+            from pytest_fluxperf import PictureMetric
 
             def brightness_error(picture, reference):
                 return abs(picture.mean() - reference.mean())

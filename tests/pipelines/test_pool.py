@@ -317,7 +317,9 @@ class TestMemory:
         plain.release()
         quantized = pool.acquire(parse("fp32+int8wo"), steps=8)
         assert quantized.facts()["quantized_layers"]
-        originals = sum(weight.numel() for layer in pool._bases["fp32", 0].layers for weight in layer.applied.kept())
+        originals = sum(
+            weight.numel() for layer in pool._bases["fp32", 0].layers for weight in layer.applied.originals()
+        )
         added = (other.spare_memory_mib() - before) * 2**20
         assert originals < added < 1.5 * originals  # a byte each, and scales: not four
         pool.close()

@@ -8,7 +8,7 @@ import pytest
 
 METRIC = """
 def pytest_fluxperf_metrics(config):
-    from pytest_fluxperf.quality.custom_metrics import PictureMetric
+    from pytest_fluxperf import PictureMetric
 
     def roughness(picture, reference):
         return float(abs(picture[1:] - picture[:-1]).mean())

@@ -38,17 +38,17 @@ def test_the_planted_cache_computes_every_fourth_step(monkeypatch, pytestconfig,
     steps = SimpleNamespace(index=0, record=recorded.append)
     cache = DiffusersFirstBlockCache.__new__(DiffusersFirstBlockCache)
     cache.host, cache.computed, cache.consulted = SimpleNamespace(steps=steps, num_steps=8), scheduled, 0
-    whole = DiffusersFirstBlockCache.decided
+    whole = DiffusersFirstBlockCache.decide
     undo: list = []
     planted_regression.pytest_configure(SimpleNamespace(add_cleanup=undo.append))
     try:
-        assert [cache.decided(index == 0, index) for index in range(8)] == recorded
+        assert [cache.decide(index == 0, index) for index in range(8)] == recorded
     finally:
         undo[0]()
     also = {0} if scheduled is None else {0, 4}
     assert {index for index, computed in enumerate(recorded) if computed} == also | {1, 5}
     assert cache.computed == scheduled
-    assert DiffusersFirstBlockCache.decided is whole
+    assert DiffusersFirstBlockCache.decide is whole
 
 
 def test_a_sample_is_one_regression_and_all_else_gated(program):

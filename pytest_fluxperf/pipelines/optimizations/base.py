@@ -79,7 +79,7 @@ class Applied:
     def begin(self) -> None:
         """Forget the previous generation; called before every one."""
 
-    def kept(self) -> Iterable[Any]:
+    def originals(self) -> Iterable[Any]:
         """Tensors kept for :meth:`undo` alone, which no user of the optimization would hold."""
         return ()
 

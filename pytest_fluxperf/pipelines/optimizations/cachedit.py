@@ -49,7 +49,7 @@ class CacheDitCache(StepCache):
         )
         manager = self.host.pipe._context_manager
         ask = manager.can_cache
-        manager.can_cache = lambda *args, **kwargs: not self.decided(not ask(*args, **kwargs))
+        manager.can_cache = lambda *args, **kwargs: not self.decide(not ask(*args, **kwargs))
 
     def undo(self) -> None:
         import cache_dit

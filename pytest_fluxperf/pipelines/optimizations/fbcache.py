@@ -42,7 +42,7 @@ class DiffusersFirstBlockCache(StepCache):
         def should_compute(residual: Any) -> bool:
             context = hook.state_manager.context.name
             index = self._steps[context] = self._steps.get(context, -1) + 1
-            return self.decided(bool(decide(residual)), index)
+            return self.decide(bool(decide(residual)), index)
 
         hook._should_compute_remaining_blocks = should_compute
 

@@ -98,7 +98,7 @@ class FusedLora(Applied):
         self._originals.clear()
         self._isolated.restore()
 
-    def kept(self) -> list[Any]:
+    def originals(self) -> list[Any]:
         return [original for _, _, original in self._originals]
 
     def facts(self) -> dict[str, Any]:

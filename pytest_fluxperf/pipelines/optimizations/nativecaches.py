@@ -59,7 +59,7 @@ class NativeCache(StepCache):
         ]
 
     def _watch(self, module: Any) -> None:
-        """Report through :meth:`decided` whether each call of a hooked module runs the module itself."""
+        """Report through :meth:`decide` whether each call of a hooked module runs the module itself."""
         reference = module._diffusers_hook.hooks[self._hook_name].fn_ref
         hooked, original = reference.forward, reference.original_forward
         ran = False
@@ -73,7 +73,7 @@ class NativeCache(StepCache):
             nonlocal ran
             ran = False
             output = hooked(*args, **kwargs)
-            self.decided(ran)
+            self.decide(ran)
             return output
 
         reference.forward, reference.original_forward = watched, watched_original

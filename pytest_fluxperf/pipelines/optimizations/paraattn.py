@@ -54,14 +54,14 @@ class ParaAttentionCache(StepCache):
         self._isolated.restore()
 
     def _blocks_class(self, utils: Any) -> type:
-        decided = self.decided
+        decide = self.decide
 
         class Blocks(utils.CachedTransformerBlocks):  # type: ignore[misc]
             def forward(self, *args: Any, **kwargs: Any) -> Any:
                 ask = utils.get_can_use_cache
 
                 def can_use_cache(*residual: Any, **options: Any) -> bool:
-                    return not decided(not ask(*residual, **options))
+                    return not decide(not ask(*residual, **options))
 
                 with mock.patch.object(utils, "get_can_use_cache", can_use_cache):
                     return super().forward(*args, **kwargs)

@@ -64,7 +64,7 @@ class Quantized(Applied):
         self._weights.clear()
         self._linears.clear()
 
-    def kept(self) -> list[Any]:
+    def originals(self) -> list[Any]:
         return list(self._weights.values())
 
     def _active(self) -> int:

@@ -1,7 +1,7 @@
 """What all step caches share: their decisions, the fixed schedule, and the hooks of those written here.
 
 A step cache answers a denoising step from earlier ones. Whichever library decides, the decision passes through
-:meth:`StepCache.decided`, which writes it into the step log and knows whether the cache was ever consulted.
+:meth:`StepCache.decide`, which writes it into the step log and knows whether the cache was ever consulted.
 """
 
 # ruff: noqa: ARG002, D102
@@ -64,7 +64,7 @@ def needs_eager_blocks(token: Token, recipe: Recipe) -> str | None:
 
 
 class StepCache(Applied):
-    """Base of the step caches; subclasses hook in and pass every decision through :meth:`decided`."""
+    """Base of the step caches; subclasses hook in and pass every decision through :meth:`decide`."""
 
     engine = "diffusers"
 
@@ -78,7 +78,7 @@ class StepCache(Applied):
         if self.computed is not None and self.computed > host.num_steps:
             raise FluxPerfError(f"{token}: computed={self.computed}, but the run has only {host.num_steps} steps")
 
-    def decided(self, compute: bool, index: int | None = None) -> bool:
+    def decide(self, compute: bool, index: int | None = None) -> bool:
         """Note the decision for the current step; returns the one to follow (the schedule's, if there is one).
 
         ``index`` is the step's, where the cache knows it.
@@ -207,7 +207,7 @@ class HookedCache(StepCache):
         hidden, state = kwargs["hidden_states"], self._states.get_state()
         state.index += 1
         compute = self.should_compute(state, block, hidden, kwargs["temb"])
-        state.compute = self.decided(compute, state.index)
+        state.compute = self.decide(compute, state.index)
         if not state.compute:
             return kwargs["encoder_hidden_states"], self.answer(hidden, state.stored)
         state.entry = hidden

@@ -51,7 +51,7 @@ class ChannelsLast(Applied):
             parameter.data = data
         self._before.clear()
 
-    def kept(self) -> list[Any]:
+    def originals(self) -> list[Any]:
         return [data for parameter, data in self._before if parameter.data_ptr() != data.data_ptr()]
 
     def _weights(self) -> list[Any]:
