@@ -6,6 +6,7 @@ the machine, and skipped blocks are really cheaper. ``fault.txt`` in the project
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import pkgutil
@@ -250,6 +251,8 @@ def _loaded():
     from PIL import Image
 
     Image.init()  # loads its formats
+    from pytest_fluxperf.machine import software
+
     for module in every_module("pytest_fluxperf"):
         importlib.import_module(module)
     torch.compile(torch.sin, backend="eager")(torch.zeros(1))  # loads what compiling needs
@@ -257,4 +260,6 @@ def _loaded():
     # Older dynamo counts code that was never seen before as one function's, and gives up on it after eight times.
     torch._dynamo.config.recompile_limit = 1000
     torch.set_num_threads(1)  # so small a model gains nothing from more, and tests share the machine
+    # Nothing is installed meanwhile, and reading it all takes as long as a generation.
+    software.installed = functools.cache(software.installed)
     return filelock, flip_evaluator, hypothesis, torchmetrics, torchao, FluxPipeline, first_block_cache
