@@ -96,6 +96,27 @@ def number(
     return check
 
 
+LARGEST_SHARE = 1.0
+"""A test may become twice as slow, or take twice the memory, at most: what tolerates more judges nothing."""
+
+LARGEST_QUALITY_TOLERANCE = 10.0
+"""The factor at which the collapse of a single prompt's SSIM (0.10) may be the whole of it."""
+
+
+def share(value: Any) -> float:
+    """A check of a share above 0; one above :data:`LARGEST_SHARE` is refused with what was likely meant."""
+    given: float = number(0, strict=True)(value)
+    if given > LARGEST_SHARE:
+        raise SettingError(too_large_a_share(given))
+    return given
+
+
+def too_large_a_share(value: float) -> str:
+    """Why a share is refused, and in which other form it was likely meant."""
+    meant = f"; was {value / 100:g} meant?" if value <= 100 else ""
+    return f"must be a share of at most {LARGEST_SHARE:g} (0.05 is 5 %), not {value:g}{meant}"
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise SettingError(f"must be a non-empty string, not {value!r}")
@@ -154,12 +175,12 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "guidance": number(0),
     "samples": number(1, integer=True),
     "warmup": number(0, integer=True),
-    "max_slowdown": number(0, strict=True),
-    "max_memory_growth": number(0, strict=True),
+    "max_slowdown": share,
+    "max_memory_growth": share,
     "min_ssim": number(-1, 1),
     "min_psnr": number(0),
-    "max_lpips": number(0),
-    "quality_tolerance": number(0, strict=True),
+    "max_lpips": number(0, 1),
+    "quality_tolerance": number(0, LARGEST_QUALITY_TOLERANCE, strict=True),
 }
 """Check and conversion of every setting of a test; the keys are the marker's arguments."""
 

@@ -22,6 +22,8 @@ SIGNIFICANT_DIGITS = 6
 
 _ONE_LINE = frozenset({"samples", "prompts", "kernels", "phases", "families", "answers"})
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_LARGEST_PRIOR = {"tau0": 1.0, "nu0": 1e6}
+"""A wider or firmer prior of the noise would disarm the gate whatever is measured."""
 _REMEDY = "restore the file from version control, or delete it and record it anew with --fluxperf-update"
 _T = TypeVar("_T", Run, Similarity)
 
@@ -87,9 +89,9 @@ def check(baseline: Baseline, source: str, remedy: str = _REMEDY) -> None:
 def _problems(baseline: Baseline) -> Iterator[tuple[str, str]]:
     if not 1 <= baseline.format <= BASELINE_FORMAT:
         yield "$.format", f"{baseline.format} is unknown, this version reads {BASELINE_FORMAT}"
-    for name in ("tau0", "nu0"):
-        if not _positive(getattr(baseline, name)):
-            yield f"$.{name}", "must be a positive number"
+    for name, largest in _LARGEST_PRIOR.items():
+        if not 0 < getattr(baseline, name) <= largest:
+            yield f"$.{name}", f"must be above 0 and at most {largest:g}"
     workload = baseline.workload
     for name in ("height", "width", "steps"):
         if getattr(workload, name) < 1:

@@ -59,8 +59,8 @@ def plan_update(
 
     ``new`` records where nothing comparable is stored, ``failed`` also replaces what regressed, ``all``
     replaces everything, ``append`` adds a run of an unchanged environment and recipe to teach the gate its noise. A
-    broken or invalid result never becomes a baseline, and what regressed is no noise. ``environments`` holds that of
-    the result by its digest.
+    broken or invalid result never becomes a baseline, and what regressed or improved is no noise. ``environments``
+    holds that of the result by its digest.
     """
     verdict = result.judgement.verdict
     if result.run is None or verdict in ("broken", "invalid"):
@@ -76,9 +76,10 @@ def plan_update(
     if old is None:
         return Change(result.test, "recorded", f"recorded, {_numbers(fresh)}", fresh)
     if mode == "append":
-        if _is_regression(result, old):
-            reason = f"{result.judgement.message}; accept the change with --fluxperf-update=failed"
-            return Change(result.test, "refused", f"refused, regressed: {reason}")
+        if _is_change(result, old):
+            replace = "all" if verdict == "improved" else "failed"
+            reason = f"{result.judgement.message}; accept the change with --fluxperf-update={replace}"
+            return Change(result.test, "refused", f"refused, {verdict}: {reason}")
         return _append(old, fresh)
     elsewhere = other_hardware(old, result, hardware)
     comparable = not elsewhere and not differences(old, fresh)
@@ -101,13 +102,18 @@ def crossed_floor(result: Result) -> str | None:
     return None
 
 
-def _is_regression(result: Result, old: Baseline) -> bool:
-    """Whether more regressed than the time on a card that the baseline does not know yet; cards of one kind differ."""
-    if result.judgement.verdict != "regressed" or result.run is None:
+def _is_change(result: Result, old: Baseline) -> bool:
+    """Whether more changed than the time on a card that the baseline does not know yet; cards of one kind differ.
+
+    What improved is no noise either: stored beside the runs before it, it would widen the noise that the gate
+    tolerates and hide what later falls back.
+    """
+    verdict = result.judgement.verdict
+    if verdict not in ("regressed", "improved") or result.run is None:
         return False
     known = result.run.gpu_uuid in {run.gpu_uuid for run in old.runs}
-    regressed = [finding.metric for finding in result.judgement.findings if finding.verdict == "regressed"]
-    return known or any(metric not in ("latency", "speed-up") for metric in regressed)
+    changed = [finding.metric for finding in result.judgement.findings if finding.verdict == verdict]
+    return known or any(metric not in ("latency", "speed-up") for metric in changed)
 
 
 def differences(old: Baseline, new: Baseline, *, cpu_model: bool = False) -> list[str]:

@@ -70,11 +70,15 @@ def compare_documents(
         own: dict[str, Any] = {name: bound for name, bound in result.bounds.items() if name in tolerances}
         if own_tolerances and result.max_slowdown is not None:
             own["max_slowdown"] = result.max_slowdown
+        try:
+            its_policy = dataclasses.replace(policy, **own)
+        except FluxPerfError as error:  # what the document says that the test was given
+            raise error.at(test=result.test) from None
         case = Case.of(
             result,
             hardware=new.hardware,
             environment=new.environment,
-            policy=dataclasses.replace(policy, **own),
+            policy=its_policy,
             against="session",
         )
         scores = msgspec.structs.replace(result.scores, drift=None)

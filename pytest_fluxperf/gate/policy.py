@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.statistics import NU0, PASS_CONFIDENCE, TAU0
+from pytest_fluxperf.settings import LARGEST_QUALITY_TOLERANCE, LARGEST_SHARE, too_large_a_share
 
 Mode = Literal["absolute", "relative"]
 
@@ -19,6 +20,16 @@ ADVISED_SLOWDOWN = 0.02
 
 PSNR_CEILING_DB = 20 * math.log10(255)
 """PSNR at which pictures differ by one 8-bit level (root mean square), 48.1 dB: beyond it no one sees a change."""
+
+SHARES = ("max_slowdown", "max_step_growth", "max_memory_growth")
+"""Tolerances that are shares of what they judge."""
+
+LARGEST: dict[str, float] = {
+    "max_ssim_loss": 1.0, "max_ms_ssim_loss": 1.0, "max_psnr_loss_db": PSNR_CEILING_DB, "max_flip_rise": 1.0,
+    "max_lpips_rise": 1.0, "max_ssim_collapse": 1.0, "quality_tolerance": LARGEST_QUALITY_TOLERANCE,
+    "min_ssim": 1.0, "max_lpips": 1.0, "drift_min_ssim": 1.0, "tau0": 1.0, "nu0": 1e6, "m": 1e6,
+}  # fmt: skip
+"""The largest value of a tolerance that still judges something, or of a prior that data can still move."""
 
 RELATIVE_DEFAULTS: dict[str, Any] = {
     "max_slowdown": 0.17,
@@ -97,18 +108,24 @@ class Policy:
                 raise FluxPerfError(f"{field.name}={value!r}: a finite number is needed")
             if value < 0:
                 raise FluxPerfError(f"{field.name}={value!r}: it must not be negative")
+            self._check_size(field.name, value)
         if self.max_slowdown < LEAST_SLOWDOWN:
             raise FluxPerfError(
                 f"max_slowdown={self.max_slowdown:g}: a tolerance under 1 % cannot be decided; choose 0.02 or more"
             )
-        if self.max_slowdown > 10:
-            raise FluxPerfError(f"max_slowdown={self.max_slowdown:g}: it is a fraction, 0.02 is 2 %")
         if self.tau0 == 0 or self.nu0 < 1:
             raise FluxPerfError(f"tau0={self.tau0:g}, nu0={self.nu0:g}: tau0 must be positive and nu0 at least 1")
         if not 0.5 <= self.pass_confidence < 1:
             raise FluxPerfError(f"pass_confidence={self.pass_confidence:g}: it lies between 0.5 and 1")
         if self.m < 1 or self.m != int(self.m):
             raise FluxPerfError(f"m={self.m!r}: the number of configurations is a positive integer")
+
+    @staticmethod
+    def _check_size(name: str, value: float) -> None:
+        if name in SHARES and value > LARGEST_SHARE:
+            raise FluxPerfError(f"{name}: {too_large_a_share(value)}")
+        if value > LARGEST.get(name, math.inf):
+            raise FluxPerfError(f"{name}={value:g}: it is at most {LARGEST[name]:g}")
 
     @property
     def limit(self) -> float:

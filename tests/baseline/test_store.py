@@ -199,8 +199,9 @@ def put(*path: Any, value: Any) -> Any:
         (put("sha256", value="0" * 64), r"\$.sha256: .* it was edited"),
         (lambda data: data.pop("sha256"), "missing required field `sha256`"),
         (put("runs", value=[]), r"\$.runs: must not be empty"),
-        (put("tau0", value=0), r"\$.tau0: must be a positive"),
-        (put("nu0", value=-1), r"\$.nu0: must be a positive"),
+        (put("tau0", value=0), r"\$.tau0: must be above 0 and at most 1"),
+        (put("nu0", value=2**64), r"\$.nu0: must be above 0 and at most 1e\+06"),
+        (put("nu0", value=-1), r"\$.nu0: must be above 0"),
         (put("workload", "prompts", value=[]), "must not be empty"),
         (put("workload", "steps", value=-4), r"\$.workload.steps: must be at least 1"),
         (put("workload", "stepz", value=4), "unknown field `stepz`"),
@@ -339,6 +340,7 @@ def test_a_first_update_records(store: BaselineStore) -> None:
         ("all", "invalid", "refused"),
         ("append", "broken", "refused"),
         ("append", "regressed", "refused"),
+        ("append", "improved", "refused"),
     ],
 )
 def test_what_each_mode_does(store: BaselineStore, mode: str, verdict: Verdict, action: str) -> None:
@@ -410,17 +412,17 @@ def test_append_wants_what_a_whole_recipe_stood_for(store: BaselineStore) -> Non
     ("card", "metric", "action"),
     [("GPU-other", "latency", "appended"), ("GPU-other", "SSIM", "refused"), (None, "latency", "refused")],
 )
-def test_append_takes_a_regression_of_time_only_from_a_card_that_it_does_not_know(
-    store: BaselineStore, card: str | None, metric: str, action: str
+@pytest.mark.parametrize(("verdict", "update_mode"), [("regressed", "failed"), ("improved", "all")])
+def test_append_takes_a_change_of_time_only_from_a_card_that_it_does_not_know(
+    store: BaselineStore, card: str | None, metric: str, action: str, verdict: Any, update_mode: str
 ) -> None:
     update(store, "append", result())
     run = msgspec.structs.replace(result().run, session="later", gpu_uuid=card)
-    judgement = Judgement(
-        verdict="regressed", message="because", findings=(Finding(metric=metric, verdict="regressed"),)
-    )
+    judgement = Judgement(verdict=verdict, message="because", findings=(Finding(metric=metric, verdict=verdict),))
     (change,) = update(store, "append", result(run=run, judgement=judgement))
     assert change.action == action
-    assert ("refused, regressed: because; accept the change with" in change.text) == (action == "refused")
+    text = f"refused, {verdict}: because; accept the change with --fluxperf-update={update_mode}"
+    assert (change.text == text) == (action == "refused")
 
 
 def test_new_does_not_overwrite_what_was_timed_on_another_cpu(store: BaselineStore) -> None:

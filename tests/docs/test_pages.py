@@ -13,8 +13,8 @@ from pages import PAGES, REASONS, ROOT, Block, blocks, commands, matches
 # Small enough for a test, and so tolerant that only what is wrong with the page fails it.
 CHEAP = (
     "-p no:cacheprovider -p no:benchmark -p no:hypothesispytest --fluxperf-steps=2 --fluxperf-samples=2 "
-    "--fluxperf-size=64 --fluxperf-warmup=0 --fluxperf-latency=absolute --fluxperf-max-slowdown=9 "
-    "--fluxperf-quality-tolerance=99"
+    "--fluxperf-size=64 --fluxperf-warmup=0 --fluxperf-latency=absolute --fluxperf-max-slowdown=1 "
+    "--fluxperf-quality-tolerance=10"
 )
 
 
