@@ -90,12 +90,12 @@ def decode_document(raw: bytes, source: str) -> RunDocument:
 def merge(documents: Iterable[RunDocument]) -> tuple[RunDocument, ...]:
     """Join shards into one document for each machine; machines keep the order in which they appear.
 
-    Documents of the same baseline folder, hardware and environment are shards of one run. A test that is
-    in several of them counts once, the newest document's.
+    Documents of the same baseline folder, hardware and environment, judged against the same kind of thing, are shards
+    of one run. A test that is in several of them counts once, the newest document's.
     """
     machines: dict[bytes, list[RunDocument]] = {}
     for document in documents:
-        identity = (document.gpu, document.hardware, document.environment)
+        identity = (document.gpu, document.hardware, document.environment, document.against)
         machines.setdefault(msgspec.json.encode(identity, order="sorted"), []).append(document)
     return tuple(_join(shards) for shards in machines.values())
 
@@ -117,7 +117,12 @@ def _join(shards: Sequence[RunDocument]) -> RunDocument:
         results=tuple(results.values()),
         skipped=tuple(skipped.values()),
         warnings=tuple(dict.fromkeys(w for shard in shards for w in shard.warnings)),
-        duration_s=max(shard.duration_s for shard in shards),
+        environments={digest: one for shard in shards for digest, one in shard.environments.items()},
+        # one that failed on what it could not decide did so for all
+        strict=any(shard.strict for shard in shards),
+        # what the shards took together, as everything that is told of where it went
+        duration_s=sum(shard.duration_s for shard in shards),
+        published=tuple(dict.fromkeys(figure for shard in shards for figure in shard.published)),
         update=next((shard.update for shard in shards if shard.update), None),
         changes=tuple(dict.fromkeys(change for shard in shards for change in shard.changes)),
     )

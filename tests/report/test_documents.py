@@ -18,9 +18,10 @@ from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.report import junit_properties, load_document, merge, write_document
 from pytest_fluxperf.report.html.page import render_html
 from pytest_fluxperf.report.markdown import COMMENT_LIMIT, escape, render_markdown
+from pytest_fluxperf.report.overhead import spent
 from pytest_fluxperf.report.terminal import progress_line, terminal_summary
 from pytest_fluxperf.report.text import columns
-from pytest_fluxperf.report.view import machine_labels
+from pytest_fluxperf.report.view import machine_labels, overview
 from pytest_fluxperf.results import RESULTS_FORMAT
 
 ROOT = Path(__file__).parents[2]
@@ -87,6 +88,88 @@ def test_shards_of_one_machine_become_one_document_and_machines_stay_apart():
     assert merged.collected == len(whole.results)
     other = msgspec.structs.replace(whole, gpu="h200")
     assert len(merge([whole, other])) == 2
+
+
+def test_nothing_of_a_shard_is_lost():
+    """Whatever a shard says alone is said by the whole, in whatever order they come."""
+    whole = documents.failing()
+    first, *others = whole.results
+    replace = msgspec.structs.replace
+    environment = documents.OLD
+    says = {
+        "warnings": ("odd",),
+        "environments": {environment.digest: environment},
+        "strict": True,
+        "update": "new",
+        "changes": ("new: x",),
+        "published": whole.published[:2],
+        "skipped": whole.skipped,
+    }
+    plain = replace(whole, published=(), skipped=(), warnings=(), results=(first,), collected=1, gated=1, session="a")
+    full = replace(plain, results=tuple(others), collected=15, gated=13, session="b", duration_s=100.0, **says)
+    for shards in ([plain, full], [full, plain]):
+        (merged,) = merge(shards)
+        assert {name: getattr(merged, name) for name in says} == says
+        assert merged.duration_s == plain.duration_s + full.duration_s
+        assert {result.test for result in merged.results} == {result.test for result in whole.results}
+    of_the_machine = {"format", "time_utc", "plugin", "gpu", "hardware", "environment", "command", "against"}
+    joined = {"session", "duration_s", "results", "collected", "gated"}
+    assert {*msgspec.structs.asdict(whole)} <= {*says, *of_the_machine, *joined}, "a new field needs a rule for shards"
+
+
+def test_what_shards_took_is_told_as_what_they_spent():
+    """The longest duration beside the sum of what was spent left less than nothing for everything else."""
+    whole = documents.passing()
+    half = len(whole.results) // 2
+    shards = [
+        msgspec.structs.replace(whole, results=part, duration_s=1.05 * sum(map(spent_s, part)))
+        for part in (whole.results[:half], whole.results[half:])
+    ]
+    (merged,) = merge(shards)
+    assert spent(merged).overhead == pytest.approx(0.05 / 1.05)
+
+
+def spent_s(result):
+    measured = result.measurement
+    made = sum(generation.wall_s for generation in measured.generations)
+    return made + sum(measured.warmup_s) + measured.prepare_s + result.reference_s
+
+
+def test_prompts_of_later_rounds_are_compared_with_their_own_baseline():
+    """Two prompts measured three times are two prompts, each beside its own baseline."""
+    plain = documents.result("bf16+fbcache:0.3", texts=documents.TEXTS[:2], runs=2)
+    first, second = plain.measurement.generations
+    factors = (1.0, 1.2, 1.1)
+    rounds = tuple(
+        msgspec.structs.replace(made, latency_s=factor * made.latency_s)
+        for factor in factors
+        for made in (first, second)
+    )
+    measurement = msgspec.structs.replace(plain.measurement, generations=rounds)
+    (row,) = overview(documents.document([msgspec.structs.replace(plain, measurement=measurement)])).rows
+    assert [pair.index for pair in row.prompts] == [0, 1]
+    for pair, made in zip(row.prompts, (first, second), strict=True):
+        stored = [run.samples[pair.index].latency_s for run in row.runs]
+        assert pair.baseline_s == pytest.approx(sum(stored) / 2)
+        assert pair.changes == pytest.approx([factor * made.latency_s / pair.baseline_s - 1 for factor in factors])
+        assert pair.now_s == pytest.approx(1.1 * made.latency_s)
+    assert row.n == 6
+
+
+def test_speed_ups_pair_what_was_measured_side_by_side():
+    """In turns of two environments each test has blocks of its own: the reference's say nothing of another's."""
+    reference, cached = documents.result("bf16"), documents.result("bf16+fbcache:0.3")
+    plain = documents.document([reference, cached])
+    turns = msgspec.structs.replace(plain, command=("fluxperf", "ab"))
+
+    def speedups(document):
+        return {row.recipe: row.speedup for row in overview(document).rows}
+
+    assert speedups(plain)["bf16+fbcache:0.3"] == pytest.approx(3.5, abs=0.3)
+    assert speedups(turns) == {"bf16": None, "bf16+fbcache:0.3": None}
+    timed_beside = documents.result("bf16+fbcache:0.3", relative=True)
+    beside = msgspec.structs.replace(turns, results=(reference, timed_beside))
+    assert speedups(beside)["bf16+fbcache:0.3"] == pytest.approx(7.11 / 2.05, abs=0.3)
 
 
 def test_what_an_interrupted_shard_left_stays_unmeasured_beside_others():
