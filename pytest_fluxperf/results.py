@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -37,6 +38,22 @@ TRACES = "traces"
 """Folder of the chrome traces in a run's folder."""
 
 
+# Types of what reaches a page, the file system or arithmetic: what is made by hand is refused when it is read.
+
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
+RelativePath = Annotated[
+    str, msgspec.Meta(pattern=r"^(?!/)(?!(.*/)?\.\.?(/|$))[^\\\x00-\x1f]+$", min_length=1, max_length=1024)
+]
+"""Of a file below the folder of ``results.json`` (or of the baseline), by its plain name: without ``..``."""
+HttpsUrl = Annotated[str, msgspec.Meta(pattern=r"^https://[A-Za-z0-9.-]+(/[!-~]*)?$", max_length=2048)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+Figure = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
+"""A number that is shown or drawn: JSON has no infinity, and no figure of ours comes near these bounds."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Pixels = Annotated[int, msgspec.Meta(ge=1, le=65536)]
+Decisions = Annotated[str, msgspec.Meta(pattern="^[01]*$", max_length=10_000)]
+
+
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """Base of all records."""
 
@@ -56,7 +73,7 @@ class Workload(Record, frozen=True, kw_only=True):
     height: int
     width: int
     steps: int
-    guidance: float
+    guidance: Figure
 
     @property
     def digest(self) -> str:
@@ -67,10 +84,21 @@ class Workload(Record, frozen=True, kw_only=True):
 class Picture(Record, frozen=True, kw_only=True):
     """A picture on disk: ``path`` is relative to the folder of ``results.json`` (or of the baseline)."""
 
-    path: str
-    sha256: str
-    width: int
-    height: int
+    path: RelativePath
+    sha256: Sha256
+    width: Pixels
+    height: Pixels
+
+    def file(self, folder: Path) -> Path | None:
+        """Its file below ``folder``; None where there is none. A link does not count: it may lead anywhere."""
+        path = PurePosixPath(self.path)
+        if path.is_absolute() or ".." in path.parts:
+            return None
+        try:
+            place = folder.resolve() / path
+            return place if place.is_file() and place.resolve() == place else None
+        except (OSError, ValueError):  # a name that no file can have
+            return None
 
 
 class Generation(Record, frozen=True, kw_only=True):
@@ -81,19 +109,19 @@ class Generation(Record, frozen=True, kw_only=True):
     timed directly beside this one (only in relative mode, see DESIGN: CPU rule).
     """
 
-    latency_s: float
-    wall_s: float
-    reference_latency_s: float | None = None
-    device_busy_s: float | None = None
-    text_encode_s: float | None = None
-    denoise_s: float | None = None
-    decode_s: float | None = None
-    steps_s: tuple[float, ...] = ()
+    latency_s: Seconds
+    wall_s: Seconds
+    reference_latency_s: Seconds | None = None
+    device_busy_s: Seconds | None = None
+    text_encode_s: Seconds | None = None
+    denoise_s: Seconds | None = None
+    decode_s: Seconds | None = None
+    steps_s: tuple[Seconds, ...] = ()
     """Seconds of each denoising step, empty where steps cannot be seen."""
-    decisions: str | None = None
+    decisions: Decisions | None = None
     """One character a step: ``1`` computed, ``0`` reused from a cache; None where steps cannot be seen."""
     picture: Picture | None = None
-    host_s: float | None = None
+    host_s: Seconds | None = None
     """Seconds that a fixed piece of work took on the host right after it; None where it was not timed."""
 
     @property
@@ -114,21 +142,21 @@ class Similarity(Record, frozen=True, kw_only=True):
     ``lpips`` fall.
     """
 
-    psnr_db: float | None = None
-    ssim: float | None = None
-    ms_ssim: float | None = None
-    flip: float | None = None
-    lpips: float | None = None
+    psnr_db: Figure | None = None
+    ssim: Figure | None = None
+    ms_ssim: Figure | None = None
+    flip: Figure | None = None
+    lpips: Figure | None = None
 
 
 class OwnMetric(Record, frozen=True, kw_only=True):
     """An image metric that the project brought, with the value of each prompt against its reference picture."""
 
-    values: tuple[float, ...]
+    values: tuple[Figure, ...]
     higher_is_better: bool
-    tolerance: float
+    tolerance: Figure
     """Fall (or rise, where lower is better) of the median that is still no regression."""
-    same: tuple[float, ...] = ()
+    same: tuple[Figure, ...] = ()
     """Values of the stored pictures with themselves, where it is these that were compared with."""
 
 
@@ -167,8 +195,8 @@ class PictureScores(Record, frozen=True, kw_only=True):
 class Telemetry(Record, frozen=True, kw_only=True):
     """State of the device around the measured generations (NVML); None where it cannot be read."""
 
-    sm_clock_mhz: int | None = None
-    power_w: float | None = None
+    sm_clock_mhz: Count | None = None
+    power_w: Figure | None = None
     temperature_c: int | None = None
     throttle_reasons: tuple[str, ...] = ()
     other_processes: tuple[int, ...] = ()
@@ -179,8 +207,8 @@ class Kernel(Record, frozen=True, kw_only=True):
 
     family: str
     """Name without what changes from build to build: tile sizes, template arguments, running numbers, hashes."""
-    calls: int
-    time_s: float
+    calls: Count
+    time_s: Seconds
     """Summed duration, seconds an image; on a CPU without the operators called inside."""
 
 
@@ -190,11 +218,11 @@ class KernelTable(Record, frozen=True, kw_only=True):
     device: Literal["cuda", "cpu"]
     kernels: tuple[Kernel, ...]
     """All families, the longest first."""
-    busy_s: float
+    busy_s: Seconds
     """Seconds in which at least one kernel (on a CPU, one operator) ran."""
-    latency_s: float | None = None
+    latency_s: Seconds | None = None
     """Latency of the same prompt when it was measured, without the profiler; less ``busy_s`` the device was idle."""
-    traces: tuple[str, ...] = ()
+    traces: tuple[RelativePath, ...] = ()
     """Chrome traces (gzipped JSON, for Perfetto) of the first steps and the last, relative to the run's folder."""
 
 
@@ -318,8 +346,8 @@ class FamilyChange(Record, frozen=True, kw_only=True):
     phase: Phase
     before: int
     now: int
-    before_s: float = 0.0
-    now_s: float = 0.0
+    before_s: Figure = 0.0
+    now_s: Figure = 0.0
 
     @property
     def change_s(self) -> float:
@@ -332,10 +360,10 @@ class KernelChange(Record, frozen=True, kw_only=True):
 
     family: str
     change: Literal["appeared", "vanished", "moved"]
-    baseline_calls: int
-    now_calls: int
-    baseline_s: float
-    now_s: float
+    baseline_calls: Count
+    now_calls: Count
+    baseline_s: Seconds
+    now_s: Seconds
 
     @property
     def change_s(self) -> float:
@@ -346,15 +374,15 @@ class KernelChange(Record, frozen=True, kw_only=True):
 class KernelDiff(Record, frozen=True, kw_only=True):
     """A difference in latency taken apart; the four parts sum to ``difference_s``, seconds an image."""
 
-    difference_s: float
+    difference_s: Figure
     changes: tuple[KernelChange, ...]
     """The families that matter, the largest change first."""
-    others_s: float
+    others_s: Figure
     """What all families that are not listed changed by."""
-    idle_s: float | None
+    idle_s: Figure | None
     """More time in which the device had nothing to do, as far as the profiled prompt and the difference both show it;
     None where the unprofiled latency is not known."""
-    unexplained_s: float
+    unexplained_s: Figure
     """What is left: noise between generations, kernels that overlap, work outside of the profile."""
 
 
@@ -362,10 +390,10 @@ class Measurement(Record, frozen=True, kw_only=True):
     """Raw numbers of one test in one process; never changed after the runner made it."""
 
     generations: tuple[Generation, ...]
-    warmup_s: tuple[float, ...] = ()
-    prepare_s: float | None = None
+    warmup_s: tuple[Seconds, ...] = ()
+    prepare_s: Seconds | None = None
     """Seconds spent to load the model and apply the recipe, before any warm-up."""
-    peak_memory_mib: float | None = None
+    peak_memory_mib: Figure | None = None
     """Peak allocated device memory, or on a CPU the peak resident memory of the process."""
     graph_breaks: int = 0
     """Graph breaks during warm-up and measured generations together."""
@@ -392,19 +420,19 @@ class Measurement(Record, frozen=True, kw_only=True):
 class Sample(Record, frozen=True, kw_only=True):
     """What a baseline keeps of one generation."""
 
-    latency_s: float
-    wall_s: float
-    reference_latency_s: float | None = None
-    text_encode_s: float | None = None
-    denoise_s: float | None = None
-    decode_s: float | None = None
-    decisions: str | None = None
+    latency_s: Seconds
+    wall_s: Seconds
+    reference_latency_s: Seconds | None = None
+    text_encode_s: Seconds | None = None
+    denoise_s: Seconds | None = None
+    decode_s: Seconds | None = None
+    decisions: Decisions | None = None
     score: Similarity = Similarity()
-    own: dict[str, float] = {}
+    own: dict[str, Figure] = {}
     """Values of the project's own metrics."""
-    picture: str | None = None
+    picture: Sha256 | None = None
     """sha256 of the picture; the file is ``<gpu>/images/<sha256>.png`` under the baselines folder."""
-    reference_picture: str | None = None
+    reference_picture: Sha256 | None = None
     """sha256 of the reference recipe's picture, likewise."""
 
     @property
@@ -424,15 +452,15 @@ class Run(Record, frozen=True, kw_only=True):
     """Digest of the environment, a key of ``Baseline.environments``."""
     gpu_uuid: str | None = None
     samples: tuple[Sample, ...]
-    peak_memory_mib: float | None = None
+    peak_memory_mib: Figure | None = None
     facts: dict[str, Any] = {}
     sm_clock_mhz: int | None = None
-    device_busy: float | None = None
+    device_busy: Figure | None = None
     """Share of the generations in which the device computed, where NVML tells."""
     kernels: KernelTable | None = None
     ledger: Ledger | None = None
     fidelity: Fidelity | None = None
-    host_s: float | None = None
+    host_s: Seconds | None = None
     """Seconds of the fixed piece of work beside the generations, their median."""
 
 
@@ -456,11 +484,11 @@ class Hardware(Record, frozen=True, kw_only=True):
     kind: Literal["cuda", "cpu"]
     name: str
     """Product name and form from NVML (``NVIDIA H100 80GB HBM3``), or the CPU's model name."""
-    memory_mib: int | None = None
+    memory_mib: Count | None = None
     mig_profile: str | None = None
-    power_limit_w: float | None = None
+    power_limit_w: Figure | None = None
     host_cpu: str = ""
-    host_cpus: int = 0
+    host_cpus: Count = 0
 
 
 class Environment(Record, frozen=True, kw_only=True):
@@ -520,14 +548,14 @@ class Finding(Record, frozen=True, kw_only=True):
     """``latency``, ``speed-up``, ``computed steps``, ``peak memory``, ``SSIM``, ``PSNR``, ``LPIPS``, ..."""
     verdict: Verdict
     unit: str = ""
-    baseline: float | None = None
-    now: float | None = None
-    change: float | None = None
+    baseline: Figure | None = None
+    now: Figure | None = None
+    change: Figure | None = None
     """Relative change (latency, memory, steps) or difference (quality metrics); positive is more."""
-    low: float | None = None
-    high: float | None = None
+    low: Figure | None = None
+    high: Figure | None = None
     """Bounds of the change's interval, where the rule has one."""
-    tolerance: float | None = None
+    tolerance: Figure | None = None
     n: int = 0
     message: str = ""
     """One clause with the numbers, ready to be shown."""
@@ -558,8 +586,8 @@ class Judgement(Record, frozen=True, kw_only=True):
 class Block(Record, frozen=True, kw_only=True):
     """Fresh processes of the old and the new environment over the same prompts: pair ``k`` is prompt ``k % n``."""
 
-    old_s: tuple[float, ...]
-    new_s: tuple[float, ...]
+    old_s: tuple[Seconds, ...]
+    new_s: tuple[Seconds, ...]
 
 
 class Comparison(Record, frozen=True, kw_only=True):
@@ -571,23 +599,23 @@ class Comparison(Record, frozen=True, kw_only=True):
     reason: str = ""
     """Why whole processes took turns: two copies did not fit in memory, or it was asked for."""
     blocks: tuple[Block, ...]
-    change: float
+    change: Figure
     """Relative change of the latency; positive is slower."""
-    low: float
-    high: float
+    low: Figure
+    high: Figure
     """One-sided bounds at 1 - .05 / 3 each."""
     decided: bool
     """False when the blocks ended before the data could tell."""
-    generations: int
+    generations: Count
     """Measured generations of both sides together."""
-    warmups: int = 0
+    warmups: Count = 0
     """Warm-up generations of both sides together."""
     old: str
     new: str
     """Digests of the environments."""
     packages: dict[str, tuple[str | None, str | None]] = {}
     """What differs between them: name to (old, new), None where absent."""
-    traces: tuple[str, ...] = ()
+    traces: tuple[RelativePath, ...] = ()
     """Chrome traces of a generation of each side, where both were profiled, relative to the run's folder."""
 
 
@@ -609,14 +637,14 @@ class Result(Record, frozen=True, kw_only=True, tag_field="kind", tag="result"):
     """How old and new environment compared in turns, where that decided on the latency."""
     run: Run | None = None
     """This measurement in the form a baseline keeps; None when it may not become one."""
-    duration_s: float = 0.0
+    duration_s: Seconds = 0.0
     """Measuring, comparing and judging; preparing the pipeline comes before."""
-    reference_s: float = 0.0
+    reference_s: Seconds = 0.0
     """Spent on the reference recipe: its pipeline, and its pictures as far as this test was the first to need them."""
     worker: str = ""
-    max_slowdown: float | None = None
+    max_slowdown: Figure | None = None
     """The test's tolerance of its latency, a fraction; None where it was not recorded."""
-    bounds: dict[str, float] = {}
+    bounds: dict[str, Figure] = {}
     """Other bounds that the test was given, by the names of their options (``min_ssim``, ...)."""
 
     @property
@@ -651,7 +679,7 @@ class PublishedFigure(Record, frozen=True, kw_only=True):
     """Canonical recipe that does the same, if there is one."""
     gpu: str
     """As baselines are filed: ``h100``."""
-    seconds: float
+    seconds: Seconds
     """Typical seconds of a generation: the median, else the mean."""
     n: int | None = None
     measured: bool = True
@@ -662,7 +690,7 @@ class PublishedFigure(Record, frozen=True, kw_only=True):
     """What was generated, in words: ``flux-dev, 1024×1024, 28 steps``."""
     source: str
     """Title and date."""
-    url: str
+    url: HttpsUrl
 
 
 BaselineAction = Literal["recorded", "replaced", "appended", "unchanged", "kept", "refused"]
@@ -705,13 +733,13 @@ class RunDocument(Record, frozen=True, kw_only=True):
     command: tuple[str, ...] = ()
     """As it was typed."""
     against: Against = "baselines"
-    collected: int
+    collected: Count
     """fluxperf tests selected in the session; ``gated`` of them were judged against a baseline."""
-    gated: int
+    gated: Count
     results: tuple[Result, ...]
     skipped: tuple[Skipped, ...] = ()
     warnings: tuple[str, ...] = ()
-    duration_s: float = 0.0
+    duration_s: Seconds = 0.0
     update: str | None = None
     """``new``, ``failed``, ``all`` or ``append`` when the run moved baselines."""
     changes: tuple[BaselineChange, ...] = ()

@@ -58,7 +58,7 @@ def decode(text: bytes, source: str) -> Baseline:
             problem = f"{version} was written by a newer pytest-fluxperf, this one reads {BASELINE_FORMAT}"
             raise FluxPerfError(problem, remedy="upgrade the plugin", file=source, place="$.format")
         file = msgspec.json.decode(text, type=BaselineFile)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         problem, place = _located(error)
         raise FluxPerfError(problem, remedy=_REMEDY, file=source, place=place) from None
     baseline = Baseline(**{name: getattr(file, name) for name in Baseline.__struct_fields__})

@@ -22,7 +22,7 @@ import filelock
 from pytest_fluxperf.baseline.codec import decode, encode
 from pytest_fluxperf.baseline.update import Change, UpdateMode, plan_update
 from pytest_fluxperf.errors import FluxPerfError
-from pytest_fluxperf.results import Baseline, Environment, Hardware, Result
+from pytest_fluxperf.results import Baseline, Environment, Hardware, Picture, Result
 
 LOCK_NAME = ".fluxperf.lock"
 LOCK_TIMEOUT_S = 120.0
@@ -131,15 +131,15 @@ class BaselineStore:
             ) from None
 
     def _store_pictures(self, result: Result, baseline: Baseline, folder: Path) -> None:
-        made = {p.sha256: p.path for p in result.quality.references} if result.quality is not None else {}
-        made |= {g.picture.sha256: g.picture.path for g in result.measurement.generations if g.picture}
+        made = {p.sha256: p for p in result.quality.references} if result.quality is not None else {}
+        made |= {g.picture.sha256: g.picture for g in result.measurement.generations if g.picture}
         for sha256 in sorted(_pictures_of(baseline)):
             target = self.images / f"{sha256}.png"
             if target.exists() and hashlib.sha256(target.read_bytes()).hexdigest() == sha256:
                 continue
             if sha256 not in made:
                 raise FluxPerfError(f"{result.test}: picture {sha256[:12]} of the new baseline was not saved")
-            content = _read_picture(folder / made[sha256], sha256)
+            content = _read_picture(made[sha256], folder)
             _write_atomically(target, content)
 
     def _prune(self, dropped: set[str]) -> None:
@@ -159,12 +159,12 @@ def _pictures_of(baseline: Baseline) -> set[str]:
     return {sha for s in samples for sha in (s.picture, s.reference_picture) if sha is not None}
 
 
-def _read_picture(path: Path, sha256: str) -> bytes:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise FluxPerfError(f"{path}: a picture that the new baseline needs is missing; measure again") from None
-    if hashlib.sha256(content).hexdigest() != sha256:
+def _read_picture(picture: Picture, folder: Path) -> bytes:
+    path = picture.file(folder)
+    if path is None:
+        raise FluxPerfError(f"{folder / picture.path}: a picture that the new baseline needs is missing; measure again")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != picture.sha256:
         raise FluxPerfError(f"{path}: the picture changed after it was measured; measure again")
     if not content.startswith(_PNG):
         raise FluxPerfError(f"{path}: a baseline keeps lossless PNG pictures only")

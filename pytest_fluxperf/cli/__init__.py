@@ -30,7 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
         status = int(options.run(options))
         sys.stdout.flush()
     except FluxPerfError as error:
-        print(f"fluxperf: {error}", file=sys.stderr)
+        from pytest_fluxperf.report.text import printed
+
+        print(f"fluxperf: {printed(str(error), 10_000)}", file=sys.stderr)
         return 4
     except KeyboardInterrupt:
         print("fluxperf: interrupted", file=sys.stderr)

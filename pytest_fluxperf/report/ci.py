@@ -49,7 +49,7 @@ def render_junit(documents: RunDocument | Sequence[RunDocument]) -> str:
             errors=str(int(bool(unmeasured))),
             skipped=str(len(document.skipped)),
             time=f"{document.duration_s:.3f}",
-            timestamp=document.time_utc,
+            timestamp=visible(document.time_utc),
             hostname=visible(document.hardware.name),
         )
         for row in rows:
@@ -68,21 +68,29 @@ def _case(suite: ET.Element, row: Row) -> None:
     case = ET.SubElement(suite, "testcase", _identity(result.test), time=f"{result.duration_s:.3f}")
     properties = ET.SubElement(case, "properties")
     for name, value in junit_properties(result):
-        ET.SubElement(properties, "property", name=name, value=visible(value))
+        ET.SubElement(properties, "property", name=name, value=_bounded(value))
     if row.fails:
-        failure = ET.SubElement(case, "failure", message=visible(f"{row.verdict}: {judgement.message}"))
-        failure.text = "\n".join(map(visible, (*judgement.attribution, *result.measurement.problems)))
+        failure = ET.SubElement(case, "failure", message=_bounded(f"{row.verdict}: {judgement.message}"))
+        failure.text = "\n".join(
+            visible(shorten(t, 4000)) for t in (*judgement.attribution, *result.measurement.problems)
+        )
     if judgement.warnings:
-        ET.SubElement(case, "system-out").text = "\n".join(f"warning: {visible(w)}" for w in judgement.warnings)
+        ET.SubElement(case, "system-out").text = "\n".join(
+            f"warning: {visible(shorten(w, 4000))}" for w in judgement.warnings
+        )
 
 
 def _skipped(suite: ET.Element, skipped: Skipped) -> None:
     case = ET.SubElement(suite, "testcase", _identity(skipped.test), time="0.000")
-    ET.SubElement(case, "skipped", type="pytest.skip", message=visible(skipped.reason))
+    ET.SubElement(case, "skipped", type="pytest.skip", message=_bounded(skipped.reason))
+
+
+def _bounded(text: str) -> str:
+    return visible(shorten(text, 4000))
 
 
 def _identity(test: str) -> dict[str, str]:
-    path, _, name = test.partition("::")
+    path, _, name = shorten(test, 4000).partition("::")
     return {"classname": visible(path.removesuffix(".py").replace("/", ".")), "name": visible(name or test)}
 
 
@@ -114,7 +122,8 @@ def _lines(kind: str, rows: Sequence[Row]) -> list[str]:
 def _annotation(kind: str, row: Row) -> str:
     file = row.result.test.partition("::")[0]
     path = PurePosixPath(file)
-    place = f"file={_property(file)}," if file and not path.is_absolute() and ".." not in path.parts else ""
+    known = file and len(file) <= 1000 and not path.is_absolute() and ".." not in path.parts
+    place = f"file={_property(file)}," if known else ""
     title = _property(shorten(f"{row.label}: {row.verdict}", 200))
     return f"::{kind} {place}title={title}::{_data(shorten(row.result.judgement.message, 1000))}"
 

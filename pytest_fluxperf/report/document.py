@@ -11,7 +11,11 @@ from pathlib import Path
 import msgspec
 
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.report.text import printed
 from pytest_fluxperf.results import RESULTS_FORMAT, RunDocument
+
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What reading JSON raises: wrong types and syntax, no UTF-8, lists within lists without end."""
 
 
 class _Header(msgspec.Struct):
@@ -54,12 +58,12 @@ def load_document(path: Path) -> RunDocument:
     Raises:
         FluxPerfError: the file is missing, corrupt, or of another format.
     """
-    if path.is_dir():
-        path = path / "results.json"
     try:
+        if path.is_dir():
+            path = path / "results.json"
         raw = path.read_bytes()
     except OSError as error:
-        raise FluxPerfError(f"cannot read {path}: {error.strerror or error}") from error
+        raise FluxPerfError(f"cannot read {printed(str(path), 300)}: {error.strerror or error}") from error
     return decode_document(raw, str(path))
 
 
@@ -69,11 +73,13 @@ def decode_document(raw: bytes, source: str) -> RunDocument:
     Raises:
         FluxPerfError: it is corrupt, or of another format.
     """
+    source = printed(source, 300)
     try:
         version = msgspec.json.decode(raw, type=_Header).format
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise FluxPerfError(
-            f"{source} is not a results.json of pytest-fluxperf ({error}); run the tests again to write a new one"
+            f"{source} is not a results.json of pytest-fluxperf ({printed(str(error), 200)}); "
+            "run the tests again to write a new one"
         ) from error
     if version > RESULTS_FORMAT:
         raise FluxPerfError(
@@ -83,8 +89,10 @@ def decode_document(raw: bytes, source: str) -> RunDocument:
         raise FluxPerfError(f"{source} has format {version}, which no release wrote; run the tests again")
     try:
         return msgspec.json.decode(raw, type=RunDocument)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FluxPerfError(f"{source} is damaged: {error}; run the tests again to write a new one") from error
+    except _UNREADABLE as error:
+        raise FluxPerfError(
+            f"{source} is damaged: {printed(str(error), 200)}; run the tests again to write a new one"
+        ) from error
 
 
 def merge(documents: Iterable[RunDocument]) -> tuple[RunDocument, ...]:

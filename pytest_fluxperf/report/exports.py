@@ -14,7 +14,7 @@ from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.report import exports
 from pytest_fluxperf.report.ci import render_annotations, render_junit
 from pytest_fluxperf.report.row import Row
-from pytest_fluxperf.report.text import visible
+from pytest_fluxperf.report.text import shorten, visible
 from pytest_fluxperf.report.view import overview
 from pytest_fluxperf.results import RunDocument, Similarity
 
@@ -74,7 +74,7 @@ def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, str):
-        text = visible(value)
+        text = visible(shorten(value, 4000))
         # a spreadsheet runs a text that starts like a formula
         return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
     return value
@@ -111,7 +111,7 @@ def render_github_action_benchmark(documents: Documents) -> str:
     """
     found: list[dict[str, Any]] = []
     for name, row in _named(documents):
-        extra = f"verdict: {row.verdict}\nrecipe: {visible(row.recipe)}\nn: {row.n}"
+        extra = f"verdict: {row.verdict}\nrecipe: {visible(shorten(row.recipe, 300))}\nn: {row.n}"
         if row.latencies:
             low, middle, high = _quartiles(row.latencies)
             spread = f"± {(high - low) / 2:.3g}"
@@ -197,7 +197,7 @@ def _statistics(latencies: Sequence[float]) -> dict[str, Any]:
         "outliers": f"{beyond};{outliers}",
         "ld15iqr": inside[0],
         "hd15iqr": inside[-1],
-        "ops": 1 / mean,
+        "ops": 1 / mean if mean > 1e-9 else None,
         "total": sum(data),
         "data": list(latencies),
     }
@@ -213,7 +213,7 @@ def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 def _named(documents: Documents) -> Iterator[tuple[str, Row]]:
     """Every test under a name that is the same in every run, with its machine where there are several."""
     for row in sorted(overview(documents).rows, key=lambda row: (row.machine, row.result.test)):
-        test = visible(row.result.test)
+        test = visible(shorten(row.result.test, 4000))
         yield (f"{row.machine}/{test}" if row.machine else test), row
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.machine.software import Difference
 from pytest_fluxperf.report.overhead import spent
 from pytest_fluxperf.report.row import Row
 from pytest_fluxperf.report.sentence import verdict_sentence
-from pytest_fluxperf.report.text import memory, number, percent, plural, seconds, shorten, steps, visible
+from pytest_fluxperf.report.text import memory, number, percent, plural, printed, seconds, shorten, steps, visible
 from pytest_fluxperf.report.view import Overview, overview
 from pytest_fluxperf.results import FAILING, Comparison, KernelDiff, RunDocument, Verdict
 
@@ -55,12 +56,17 @@ def render_markdown(
 
 
 def escape(text: str) -> str:
-    """``text`` as literal Markdown on one line: no markup, links, mentions, HTML, or table breaks."""
+    """``text`` as literal Markdown on one line: no markup, links, mentions, references, HTML, or table breaks.
+
+    GitHub looks for links, mentions and issues in the text that Markdown has left, after entities; a zero-width space
+    keeps their parts apart.
+    """
     shown = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    shown = shown.replace("#", "&#35;").replace("://", ":&#47;&#47;")  # before what follows brings entities of its own
+    shown = shown.replace("#", "&#35;&#8203;").replace("://", ":&#8203;//").replace("@", "&#64;&#8203;")
     shown = re.sub(r"([\\`*_{}\[\]|~$])", r"\\\1", shown)
-    shown = re.sub(r"^(\s*)([-+]|\d+(?=[.)]))", r"\1&#8203;\2", shown)  # no list starts here
-    return re.sub(r"(?<!\w)@(?=\w)", "&#64;&#8203;", shown)
+    shown = re.sub(r"(?i)\b(www)(?=\.)", r"\1&#8203;", shown)
+    shown = re.sub(r"(?i)\b(gh-)(?=\d)", r"\1&#8203;", shown)
+    return re.sub(r"^(\s*)([-+]|\d+(?=[.)]))", r"\1&#8203;\2", shown)  # no list starts here
 
 
 def code(text: str) -> str:
@@ -84,8 +90,14 @@ def _head(view: Overview, artifact_url: str | None) -> str:
     for warning in warnings[:10]:
         lines += ["", "> [!WARNING]", f"> {escape(shorten(warning, 500))}"]
     if artifact_url:
-        lines += ["", f"[Full report with pictures]({artifact_url})"]
+        lines += ["", f"[Full report with pictures]({_url(artifact_url)})"]
     return "\n".join(lines) + "\n"
+
+
+def _url(url: str) -> str:
+    if not re.fullmatch(r"https?://[!-~]{1,2000}", url) or re.search(r"[()<>\\]", url):
+        raise FluxPerfError(f"--artifact-url {printed(url, 100)}: not an http(s) URL")
+    return url
 
 
 def _places(view: Overview) -> list[str]:
@@ -168,7 +180,7 @@ def _environment(view: Overview) -> str:
 
 
 def _difference(item: Difference) -> str:
-    name = f"**{escape(item.name)}**" if item.suspect else escape(item.name)
+    name = f"**{escape(shorten(item.name, 120))}**" if item.suspect else escape(shorten(item.name, 120))
     old, new = (code(shorten(v, 120)) if v else "absent" for v in (item.baseline, item.now))
     return f"| {name} | {old} | {new} |"
 
@@ -242,10 +254,10 @@ def _machines(view: Overview) -> str:
     for d in view.documents:
         command = code(shorten(" ".join(d.command), 300)) if d.command else ""
         time = f" · {found}" if (found := spent(d)) else ""
-        lines.append(
-            f"{escape(d.time_utc)} · {escape(d.gpu)} · Python {escape(d.environment.python)} · "
-            f"pytest\\-fluxperf {escape(d.plugin)} {command}{time}"
+        when, gpu, python, plugin = (
+            escape(shorten(part, 80)) for part in (d.time_utc, d.gpu, d.environment.python, d.plugin)
         )
+        lines.append(f"{when} · {gpu} · Python {python} · pytest\\-fluxperf {plugin} {command}{time}")
     return "<sub>" + "<br>".join(lines) + "</sub>\n"
 
 

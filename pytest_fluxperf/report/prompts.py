@@ -35,6 +35,10 @@ class PromptPair:
         return statistics.median(self.changes) if self.changes else None
 
 
+_LEAST_S = 1e-9
+"""Seconds below which a latency is none, and nothing is divided by it."""
+
+
 def prompt_pairs(result: Result, runs: Sequence[Run]) -> tuple[PromptPair, ...]:
     """Every prompt that was measured, beside ``runs``, oldest first.
 
@@ -74,14 +78,19 @@ def _pair(result: Result, index: int, rounds: Sequence[Generation], runs: Sequen
 
 
 def _changes(rounds: Sequence[Generation], samples: Sequence[Sample]) -> tuple[float, ...]:
-    if any(made.reference_latency_s for made in rounds):
-        ratios = [s.latency_s / s.reference_latency_s for s in samples if s.reference_latency_s]
-        centre = statistics.median(ratios) if ratios else 0.0
-        now = [made.latency_s / made.reference_latency_s for made in rounds if made.reference_latency_s]
+    if any(made.reference_latency_s is not None for made in rounds):
+        before = ratios((s.latency_s for s in samples), (s.reference_latency_s for s in samples))
+        now = ratios((made.latency_s for made in rounds), (made.reference_latency_s for made in rounds))
     else:
-        centre = statistics.median(s.latency_s for s in samples) if samples else 0.0
-        now = [made.latency_s for made in rounds]
-    return tuple(value / centre - 1 for value in now) if centre else ()
+        before, now = [s.latency_s for s in samples], [made.latency_s for made in rounds]
+    centre = statistics.median(before) if before else 0.0
+    return tuple(value / centre - 1 for value in now) if centre > _LEAST_S else ()
+
+
+def ratios(over: Iterable[float | None], under: Iterable[float | None]) -> list[float]:
+    """One over the other, pair by pair, of those that were both timed."""
+    pairs = zip(over, under, strict=False)
+    return [a / b for a, b in pairs if a is not None and b is not None and b > _LEAST_S]
 
 
 def mean(values: Iterable[int | None]) -> float | None:

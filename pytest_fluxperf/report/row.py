@@ -217,7 +217,7 @@ def families(recipe: str | None) -> tuple[str, ...]:
 
 def slowdown(speed: Finding, change: float) -> float:
     """``change`` of a latency, or of a speed-up, as relative change of latency: positive is slower."""
-    return 1 / (1 + change) - 1 if speed.metric == "speed-up" else change
+    return 1 / max(1 + change, 1e-9) - 1 if speed.metric == "speed-up" else change
 
 
 def finding(result: Result, metric: str) -> Finding | None:

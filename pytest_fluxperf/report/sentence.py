@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pytest_fluxperf.machine.software import Difference
 from pytest_fluxperf.report.row import Row
-from pytest_fluxperf.report.text import decimals, percent, plural, visible
+from pytest_fluxperf.report.text import decimals, percent, plural, shorten, visible
 from pytest_fluxperf.report.view import Overview
 from pytest_fluxperf.results import Finding, Result, Verdict
 
@@ -84,7 +84,7 @@ def _cause(view: Overview, row: Row) -> str:
     moved = view.differences_of(row)
     suspects = _suspects(moved)
     judgement = row.result.judgement
-    name = visible(row.label)
+    name = visible(shorten(row.label, 120))
     if row.verdict == "no baseline":
         if row.document.update or row.document.against != "baselines":
             return f"{name}: {_first_line(judgement.message)}"
@@ -151,7 +151,7 @@ def step_change(row: Row) -> str | None:
 
 
 def _suspects(differences: Sequence[Difference], most: int = 2) -> str:
-    found = [str(d) for d in differences if d.suspect and d.rides_on is None]
+    found = [shorten(str(d), 120) for d in differences if d.suspect and d.rides_on is None]
     if len(found) <= most:
         return visible(" and ".join(found))
     return visible(f"{', '.join(found[:most])} and {len(found) - most} more changes")
@@ -164,5 +164,5 @@ def _said(verdict: Verdict, n: int) -> str:
 
 
 def _first_line(text: str) -> str:
-    line = visible(text.strip().splitlines()[0] if text.strip() else "").rstrip(".")
-    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+    line = next(iter(text.strip()[:10_000].splitlines()), "")
+    return shorten(visible(shorten(line, _LONGEST)).rstrip("."), _LONGEST)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from pytest_fluxperf.report.row import Row
 from pytest_fluxperf.report.sentence import verdict_sentence
-from pytest_fluxperf.report.text import columns, fit, number, percent, plural, seconds, steps, test_name, visible
+from pytest_fluxperf.report.text import columns, fit, number, percent, plural, printed, seconds, steps, test_name, wrap
 from pytest_fluxperf.report.view import Overview, overview
 from pytest_fluxperf.results import FAILING, RunDocument, Verdict
 
@@ -63,7 +63,7 @@ def _speedup(row: Row) -> str:
 
 _COLUMNS = (
     _Column("verdict", lambda row: row.verdict, 0, right=False),
-    _Column("recipe", lambda row: visible(row.label), 0, right=False),
+    _Column("recipe", lambda row: printed(row.label, 300), 0, right=False),
     _Column("gpu", lambda row: row.machine, 1, right=False),
     _Column("p50 s", lambda row: seconds(row.p50_s), 2),
     _Column("p90 s", lambda row: seconds(row.p90_s), 8),
@@ -89,14 +89,14 @@ def terminal_summary(
     No line is wider than ``width`` columns, down to a width of 40.
     """
     view = overview(documents)
-    lines = [markup(line, **COLOURS[view.tone]) for line in _wrap(verdict_sentence(view), width)]
+    lines = [markup(line, **COLOURS[view.tone]) for line in wrap(verdict_sentence(view), width)]
     counts = [f"{n} {verdict}" for verdict, n in view.counts.items()]
     skipped = sum(len(d.skipped) for d in view.documents)
     if skipped:
         counts.append(f"{skipped} skipped")
-    lines += _wrap(" · ".join([view.gated_text, *counts, *_places(view)]), width)
+    lines += wrap(" · ".join([view.gated_text, *counts, *_places(view)]), width)
     for warning in dict.fromkeys(w for d in view.documents for w in d.warnings):
-        lines += [markup(line, yellow=True) for line in _wrap(f"warning: {visible(warning)}", width)]
+        lines += [markup(line, yellow=True) for line in wrap(f"warning: {warning}", width)]
     if view.rows:
         lines += ["", *_table(view, width, markup)]
     lines += _advice(view, width)
@@ -108,15 +108,15 @@ def progress_line(
 ) -> str:
     """One line while a test runs: recipe, generation ``index`` of ``total`` (from 1; 0: none), running median."""
     tail = (f" {index}/{total}" if total else "") + (f"  p50 {seconds(p50_s)} s" if p50_s is not None else "")
-    name = visible(test_name(test))
+    name = printed(test_name(test), 500)
     if recipe and recipe not in name:
-        name = f"{name} {visible(recipe)}"
+        name = f"{name} {printed(recipe, 200)}"
     room = max(8, width - columns(tail))
     return (fit(name, room).rstrip() if columns(name) > room else name) + tail
 
 
 def _places(view: Overview) -> list[str]:
-    return [f"{machine}: {visible(d.hardware.name)}" for machine, d in zip(view.machines, view.documents, strict=True)]
+    return [f"{machine}: {d.hardware.name}" for machine, d in zip(view.machines, view.documents, strict=True)]
 
 
 def _table(view: Overview, width: int, markup: Markup) -> list[str]:
@@ -141,9 +141,8 @@ def _table(view: Overview, width: int, markup: Markup) -> list[str]:
         first, *rest = (fit(cells[c.title][i], widths[c.title], right=c.right) for c in shown)
         lines.append("  ".join([markup(first, **COLOURS[row.verdict]), *rest]).rstrip())
         if row.verdict in FAILING or row.verdict == "inconclusive":
-            message = visible(row.result.judgement.message)
-            if message:
-                lines += [markup(f"  {line}", light=True) for line in _wrap(message, width - 2)]
+            message = row.result.judgement.message
+            lines += [markup(f"  {line}", light=True) for line in wrap(message, width - 2)]
     return lines
 
 
@@ -165,22 +164,5 @@ def _advice(view: Overview, width: int) -> list[str]:
             f"{plural(n, 'test')} inconclusive: one recorded session (R = 1) does not show how much sessions differ; "
             "a baseline of three sessions or fluxperf ab decides more."
         )
-    wrapped = [line for text in advice for line in _wrap(text, width)]
+    wrapped = [line for text in advice for line in wrap(text, width)]
     return ["", *wrapped] if wrapped else []
-
-
-def _wrap(text: str, width: int) -> list[str]:
-    """Wrap by terminal columns; a word longer than a line is cut into pieces."""
-    lines, line = [], ""
-    for word in text.split():
-        if line and columns(line) + 1 + columns(word) > width:
-            lines.append(line)
-            line = ""
-        line = f"{line} {word}" if line else word
-        while columns(line) > width:
-            head = line
-            while columns(head) > width:
-                head = head[:-1]
-            lines.append(head)
-            line = line[len(head) :]
-    return [*lines, line] if line else lines

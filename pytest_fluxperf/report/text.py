@@ -5,12 +5,14 @@ from __future__ import annotations
 import unicodedata
 
 _CONTROL = {c: 0x2400 + c for c in range(0x20)} | {0x7F: 0x2421}
-# Invisible characters that reorder or hide text: C1 controls, zero width, line and paragraph separators,
-# bidirectional marks, overrides and isolates, the byte order mark.
+# Invisible characters that reorder or hide text: C1 controls, soft hyphen, fillers, zero width, line and paragraph
+# separators, bidirectional marks, overrides and isolates, the byte order mark, annotations, tags; and what XML may not
+# hold.
 _INVISIBLE = {
     c: f"⟨U+{c:04X}⟩"
-    for c in (*range(0x80, 0xA0), 0x061C, 0x200B, *range(0x200E, 0x2010), *range(0x2028, 0x202F),
-              *range(0x2060, 0x206A), 0xFEFF)
+    for c in (*range(0x80, 0xA0), 0xAD, 0x034F, 0x061C, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x180F), 0x200B,
+              *range(0x200E, 0x2010), *range(0x2028, 0x202F), *range(0x2060, 0x2070), 0x3164, 0xFEFF, 0xFFA0,
+              *range(0xFFF9, 0xFFFC), 0xFFFE, 0xFFFF, *range(0xE0000, 0xE0080))
 }  # fmt: skip
 _VISIBLE = _CONTROL | _INVISIBLE
 
@@ -20,8 +22,21 @@ def visible(text: str, *, lines: bool = False) -> str:
 
     Zero-width joiners stay, emoji are made of them. ``lines`` keeps line breaks, after their picture.
     """
+    if text.isascii() and text.isprintable():
+        return text
     shown = text.encode("utf-8", "backslashreplace").decode("utf-8").translate(_VISIBLE)
     return shown.replace("\u240a", "\u240a\n") if lines else shown
+
+
+def printed(text: str, limit: int = 2000) -> str:
+    """Foreign ``text`` as one line of a terminal or a log: bounded, nothing in it acts, GitHub sees no command in it.
+
+    A runner takes a line that begins with ``::``, and ``##[`` anywhere, for a command
+    (https://docs.github.com/actions/reference/workflow-commands-for-github-actions).
+    """
+    shown = visible(shorten(text, limit)).replace("##[", "##⟦")
+    bare = shown.lstrip()
+    return shown if not bare.startswith("::") else f"{shown[: len(shown) - len(bare)]}∷{bare[2:]}"
 
 
 def shorten(text: str, limit: int) -> str:
@@ -96,11 +111,42 @@ def columns(text: str) -> int:
 def fit(text: str, width: int, *, right: bool = False) -> str:
     """``text`` padded or cut to ``width`` terminal columns."""
     if columns(text) > width:
-        while text and columns(text) > width - 1:
-            text = text[:-1]
-        text += "…"
+        head = _head(text, width - 1)[0]
+        text = (head if columns(head) < width else "") + "…"
     pad = " " * (width - columns(text))
     return pad + text if right else text + pad
+
+
+def wrap(text: str, width: int, limit: int = 4000) -> list[str]:
+    """Foreign ``text`` in lines of at most ``width`` terminal columns, each fit to be printed.
+
+    A word longer than a line is cut into pieces; what is beyond ``limit`` characters is left out.
+    """
+    lines: list[str] = []
+    line, used = "", 0
+    for word in shorten(visible(shorten(text, limit)), limit).split():
+        room = columns(word)
+        if line and used + 1 + room <= width:
+            line, used = f"{line} {word}", used + 1 + room
+            continue
+        if line:
+            lines.append(line)
+        while room > width:
+            head, word = _head(word, width)
+            lines.append(head)
+            room = columns(word)
+        line, used = word, room
+    return [printed(line) for line in (*lines, line) if line]
+
+
+def _head(text: str, width: int) -> tuple[str, str]:
+    """As much of ``text`` as ``width`` terminal columns take, at least one character, and the rest."""
+    used = 0
+    for i, character in enumerate(text):
+        used += columns(character)
+        if used > width and i:
+            return text[:i], text[i:]
+    return text, ""
 
 
 def test_name(node_id: str) -> str:

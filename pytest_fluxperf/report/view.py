@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pytest_fluxperf.machine.software import Difference, differences
-from pytest_fluxperf.report.prompts import by_prompt
+from pytest_fluxperf.report.prompts import by_prompt, ratios
 from pytest_fluxperf.report.row import Row
-from pytest_fluxperf.report.text import test_name
+from pytest_fluxperf.report.text import printed, test_name
 from pytest_fluxperf.results import (
     SEVERITY,
     Baseline,
@@ -114,8 +114,8 @@ def machine_labels(documents: Sequence[RunDocument]) -> tuple[str, ...]:
     """A short name for each machine, no two alike: of equal GPUs torch, the time or at last a number tells which."""
     labels = [machine_label(document) for document in documents]
     for traits in (
-        [f"torch {document.environment.packages.get('torch', 'absent')}" for document in documents],
-        [document.time_utc for document in documents],
+        [printed(f"torch {d.environment.packages.get('torch', 'absent')}", 80) for d in documents],
+        [printed(document.time_utc, 40) for document in documents],
         [f"no. {i + 1}" for i in range(len(documents))],
     ):
         repeated = {label for label, n in Counter(labels).items() if n > 1}
@@ -126,7 +126,7 @@ def machine_labels(documents: Sequence[RunDocument]) -> tuple[str, ...]:
 def machine_label(document: RunDocument) -> str:
     """Short name of a machine: the baseline folder's, with the MIG profile where there is one."""
     profile = document.hardware.mig_profile
-    return f"{document.gpu} {profile}" if profile else document.gpu
+    return printed(f"{document.gpu} {profile}" if profile else document.gpu, 80)
 
 
 def _rows(document: RunDocument, machine: str) -> Iterable[Row]:
@@ -148,11 +148,11 @@ def _rows(document: RunDocument, machine: str) -> Iterable[Row]:
 
 def _speedup(result: Result, reference: Result | None) -> float | None:
     """Median over prompts of the reference recipe's latency over this one's, each timed beside it where it was."""
-    generations = result.measurement.generations
-    ratios = [g.reference_latency_s / g.latency_s for g in generations if g.reference_latency_s and g.latency_s]
-    if not ratios and reference is not None:
-        ratios = [was / now for was, now in zip(by_prompt(reference), by_prompt(result), strict=False) if now]
-    return statistics.median(ratios) if ratios else None
+    made = result.measurement.generations
+    found = ratios((g.reference_latency_s for g in made), (g.latency_s for g in made))
+    if not found and reference is not None:
+        found = ratios(by_prompt(reference), by_prompt(result))
+    return statistics.median(found) if found else None
 
 
 def _newest_environment(baseline: Baseline) -> Environment | None:

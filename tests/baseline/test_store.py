@@ -18,7 +18,7 @@ from PIL import Image
 
 from pytest_fluxperf.baseline.codec import check, decode, encode, rounded
 from pytest_fluxperf.baseline.run import record
-from pytest_fluxperf.baseline.store import BaselineStore, baseline_path
+from pytest_fluxperf.baseline.store import BaselineStore, _read_picture, baseline_path
 from pytest_fluxperf.baseline.update import Change, accepted
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.results import (
@@ -180,14 +180,14 @@ def put(*path: Any, value: Any) -> Any:
         (put("format", value=0), r"\$.format: 0 is unknown"),
         (put("format", value="1"), r"\$.format: Expected `int`"),
         (put("runs", 0, "samples", 2, "latency_s", value=0.0), r"\$.runs\[0\].samples\[2\].latency_s: must be a"),
-        (put("runs", 0, "samples", 2, "latency_s", value=-1.0), "must be a positive number of seconds"),
+        (put("runs", 0, "samples", 2, "latency_s", value=-1.0), r"latency_s: Expected `float` >= 0"),
         (put("runs", 0, "samples", 2, "latency_s", value=None), r"\$.runs\[0\].samples\[2\].latency_s: Expected"),
         (put("runs", 0, "samples", 2, "latency_s", value="2"), r"\$.runs\[0\].samples\[2\].latency_s: Expected"),
         (put("runs", 0, "samples", 2, "reference_latency_s", value=0), "reference_latency_s: must be a positive"),
-        (put("runs", 0, "samples", 2, "decode_s", value=-1), "decode_s: must be a number"),
-        (put("runs", 0, "samples", 2, "decisions", value="012"), "must hold only 0 and 1"),
+        (put("runs", 0, "samples", 2, "decode_s", value=-1), r"decode_s: Expected `float` >= 0"),
+        (put("runs", 0, "samples", 2, "decisions", value="012"), r"decisions: Expected `str` matching regex"),
         (put("runs", 0, "samples", 2, "score", "ssim", value=7), r"score.ssim: must lie between"),
-        (put("runs", 0, "samples", 2, "picture", value="../../x"), "must be a SHA-256"),
+        (put("runs", 0, "samples", 2, "picture", value="../../x"), r"picture: Expected `str` matching regex"),
         (put("runs", 0, "samples", value=[]), r"\$.runs\[0\].samples: holds 0 for 8 prompts"),
         (put("runs", 0, "peak_memory_mib", value=0), "peak_memory_mib: must be positive"),
         (put("runs", 0, "environment", value="0" * 12), "is not among"),
@@ -661,3 +661,24 @@ def test_git_never_merges_a_baseline_by_itself() -> None:
         pytest.skip("not a git checkout")
     assert "baselines/h100/a/b.json: merge: unset" in done.stdout
     assert "baselines/h100/images/c.png: diff: unset" in done.stdout
+
+
+def test_json_without_end_is_no_baseline() -> None:
+    with pytest.raises(FluxPerfError, match=r"deep\.json: .*restore the file"):
+        decode(b'{"format": 1, "runs": ' + b"[" * 200_000, "deep.json")
+
+
+def test_a_picture_is_taken_from_the_runs_folder_only(tmp_path: Path) -> None:
+    """A link in it may lead anywhere."""
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"\x89PNG\r\n\x1a\nsecret")
+    digest = hashlib.sha256(secret.read_bytes()).hexdigest()
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "a.png").symlink_to(secret)
+    picture = Picture(path="a.png", sha256=digest, width=8, height=8)
+    with pytest.raises(FluxPerfError, match=r"a\.png: a picture that the new baseline needs is missing"):
+        _read_picture(picture, run)
+    (run / "a.png").unlink()
+    (run / "a.png").write_bytes(secret.read_bytes())
+    assert _read_picture(picture, run) == secret.read_bytes()

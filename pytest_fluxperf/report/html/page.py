@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import statistics
@@ -10,15 +12,16 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import msgspec
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from pytest_fluxperf.report import text
 from pytest_fluxperf.report.html import drawings
 from pytest_fluxperf.report.html.thumbnails import Thumbnails
-from pytest_fluxperf.report.prompts import PromptPair
+from pytest_fluxperf.report.prompts import PromptPair, ratios
 from pytest_fluxperf.report.row import PERCENTILE_SAMPLES, Row, supported_percentile
 from pytest_fluxperf.report.sentence import RELATIVE, verdict_sentence
 from pytest_fluxperf.report.view import Overview, overview
@@ -42,6 +45,10 @@ METRICS = (
     ("LPIPS", "lpips", 3),
 )
 """Title, field of :class:`Similarity`, and decimals."""
+MOST_VALUES = 1000
+"""Generations of a test, and samples and runs of its baseline, whose raw values the page holds at most."""
+_LONGEST = 10_000
+"""Characters of a text that the page shows at most."""
 TONES = {"regressed": "bad", "broken": "bad", "improved": "good"}
 
 
@@ -74,10 +81,11 @@ def _templates() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     environment.filters |= {
-        "visible": text.visible,
-        "lines": lambda value: text.visible(value, lines=True),
+        "lines": lambda value: Markup(escape(text.visible(text.shorten(value, _LONGEST), lines=True))),
+        "link": lambda path: quote(path),
         "short": text.shorten,
         "seconds": text.seconds,
         "percent": text.percent,
@@ -90,9 +98,16 @@ def _templates() -> jinja2.Environment:
     return environment
 
 
+def _shown(value: Any) -> Any:
+    """What a template puts into the page: text is bounded, and nothing in it acts."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return text.visible(text.shorten(value, _LONGEST))
+    return value
+
+
 def _breakable(recipe: str) -> Markup:
     """A recipe that breaks between its tokens and parameters when it has to."""
-    return Markup("<wbr>").join(re.split(r"(?<=[+,])", recipe))
+    return Markup("<wbr>").join(re.split(r"(?<=[+,])", text.visible(recipe)))
 
 
 @dataclass(frozen=True)
@@ -142,7 +157,7 @@ class Test:
     def words(self) -> str:
         """What the text filter searches."""
         found = (self.row.label, self.result.test, self.row.recipe, self.row.machine)
-        return text.shorten(text.visible(" ".join(found)), 400).lower()
+        return text.shorten(" ".join(found), 400).lower()
 
     @cached_property
     def mark(self) -> Markup:
@@ -181,10 +196,10 @@ class Test:
                 len(block.new_s),
                 statistics.median(block.old_s),
                 statistics.median(block.new_s),
-                statistics.median(new / old - 1 for old, new in zip(block.old_s, block.new_s, strict=False)),
+                statistics.median(ratio - 1 for ratio in both),
             )
             for block in found
-            if block.old_s and block.new_s
+            if (both := ratios(block.new_s, block.old_s))
         ]
 
     @cached_property
@@ -192,10 +207,20 @@ class Test:
         """Plot of the baseline's runs."""
         return Markup(drawings.history(self.row, f"{self.name}-h"))
 
+    @property
+    def prompts(self) -> tuple[PromptPair, ...]:
+        """The prompts that are shown."""
+        return self.row.prompts[: drawings.MOST_PROMPTS]
+
+    @property
+    def more_prompts(self) -> int:
+        """How many prompts are not shown."""
+        return len(self.row.prompts) - len(self.prompts)
+
     @cached_property
     def strips(self) -> list[tuple[PromptPair, Markup]]:
         """Denoising steps of every prompt, where any of them, now or in the baseline, came from a cache."""
-        seen = [pair for pair in self.row.prompts if pair.decisions]
+        seen = [pair for pair in self.prompts if pair.decisions]
         if not any("0" in (pair.decisions or "") + (pair.baseline_decisions or "") for pair in seen):
             return []
         return [(pair, Markup(drawings.steps(pair))) for pair in seen]
@@ -228,21 +253,25 @@ class Test:
                 flip=at(quality.flip_maps if quality else None, i),
                 score=at(quality.scores if quality else None, i),
             )
-            for i, picture in enumerate(pictures[: len(prompts)])
+            for i, picture in enumerate(pictures[: min(len(prompts), drawings.MOST_PROMPTS)])
         ]
         return [shot for shot in shots if shot.now or shot.reference]
 
     @property
-    def raw(self) -> str:
-        """The measured values and the baseline's, to be copied: JSON, one generation a line."""
-        generations = ",\n  ".join(map(_values, self.result.measurement.generations))
+    def raw(self) -> Markup:
+        """The measured values and the baseline's, to be copied: JSON, one generation a line, the first of very many."""
+        generations = ",\n  ".join(map(_values, self.result.measurement.generations[:MOST_VALUES]))
         runs = ",\n  ".join(
-            json.dumps({"time_utc": run.time_utc, "latency_s": [sample.latency_s for sample in run.samples]})
-            for run in self.row.runs
+            json.dumps(
+                {"time_utc": run.time_utc, "latency_s": [sample.latency_s for sample in run.samples[:MOST_VALUES]]}
+            )
+            for run in self.row.runs[-MOST_VALUES:]
         )
-        return (
-            f'{{"test": {json.dumps(self.result.test)},\n "recipe": {json.dumps(self.result.recipe)},\n'
-            f' "generations": [\n  {generations}],\n "baseline": [\n  {runs}]}}'
+        return Markup(
+            escape(
+                f'{{"test": {json.dumps(self.result.test)},\n "recipe": {json.dumps(self.result.recipe)},\n'
+                f' "generations": [\n  {generations}],\n "baseline": [\n  {runs}]}}'
+            )
         )
 
 
@@ -302,6 +331,15 @@ class Page:
         """Our script."""
         return Markup((TEMPLATES / "script.js").read_text(encoding="utf-8"))
 
+    @property
+    def policy(self) -> str:
+        """The page's Content-Security-Policy: nothing is fetched, and no script runs but the page's own."""
+        digest = base64.b64encode(hashlib.sha256(self.script.encode()).digest()).decode()
+        return (
+            f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
+            "base-uri 'none'; form-action 'none'"
+        )
+
     @cached_property
     def metrics(self) -> list[tuple[str, str, int]]:
         """Image metrics that some test has."""
@@ -335,7 +373,7 @@ class Page:
             before = None if row.baseline_p50_s is None or before_y is None else (row.baseline_p50_s, before_y)
             points.append(
                 drawings.Point(
-                    text.visible(f"{row.machine} {row.label}".strip()),
+                    text.visible(text.shorten(f"{row.machine} {row.label}".strip(), 80)),
                     row.p50_s,
                     y,
                     before,
@@ -347,7 +385,7 @@ class Page:
         recipes = {row.result.recipe for row in self.view.rows}
         marks = [
             drawings.Mark(
-                text.visible(f"{figure.configuration} on {figure.gpu}, {figure.source}"),
+                text.visible(text.shorten(f"{figure.configuration} on {figure.gpu}, {figure.source}", 200)),
                 figure.seconds,
                 figure.recipe in recipes,
             )

@@ -21,6 +21,8 @@ PIXELS = 60_000_000
 BYTES = 6 * 2**20
 """Encoded bytes of all thumbnails together: noise, which does not compress, becomes smaller and coarser."""
 QUALITIES = (78, 60, 40)
+MOST_PIXELS = 2**26
+"""Pixels of a picture that is opened at most, 8192 × 8192: a small file may claim any number."""
 
 
 class Thumbnails:
@@ -43,8 +45,8 @@ class Thumbnails:
     def file(self, picture: Picture) -> Path | None:
         """The picture's file; None when it is missing."""
         if picture.sha256 not in self._found:
-            places = (folder / picture.path for folder in self._folders)
-            self._found[picture.sha256] = next((place for place in places if place.is_file()), None)
+            places = (picture.file(folder) for folder in self._folders)
+            self._found[picture.sha256] = next((place for place in places if place is not None), None)
         return self._found[picture.sha256]
 
     def link(self, picture: Picture) -> str | None:
@@ -73,9 +75,11 @@ class Thumbnails:
 
     def _encode(self, path: Path) -> str | None:
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=("PNG",)) as image:
+                if image.width * image.height > MOST_PIXELS:
+                    return None
                 small = image.convert("RGB")
-        except (OSError, SyntaxError, ValueError):
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             return None
         side, encoded = self.side, b""
         while side >= 16:
