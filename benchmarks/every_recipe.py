@@ -22,10 +22,10 @@ from common import Machine, options, report
 from pytest_fluxperf.errors import Unavailable
 from pytest_fluxperf.pipelines.pool import survey
 
-LONG = ("compile:tuned", "compile:whole", "fp32")
+SLOW = ("compile:tuned", "compile:whole", "fp32")
 """Left out: minutes each."""
 
-ADAPTED = re.compile(r"(single_)?transformer_blocks\.\d+\.(attn|ff|ff_context|proj_mlp|proj_out)\b")
+ADAPTER_LAYERS = re.compile(r"(single_)?transformer_blocks\.\d+\.(attn|ff|ff_context|proj_mlp|proj_out)\b")
 """What adapters in use change: all products of a block but those of its modulation."""
 
 
@@ -37,7 +37,7 @@ def adapter(transformer: Any, folder: Path) -> Path:
     generator = torch.Generator().manual_seed(0)
     matrices = {}
     for name, layer in transformer.named_modules():
-        if not (isinstance(layer, torch.nn.Linear) and ADAPTED.match(name)):
+        if not (isinstance(layer, torch.nn.Linear) and ADAPTER_LAYERS.match(name)):
             continue
         for matrix, shape in ("A", (16, layer.in_features)), ("B", (layer.out_features, 16)):
             weight = 0.05 * torch.randn(shape, generator=generator)
@@ -47,7 +47,7 @@ def adapter(transformer: Any, folder: Path) -> Path:
     return path
 
 
-def spelled(token: Any, machine: Machine, lora: Path) -> str:
+def spell(token: Any, machine: Machine, lora: Path) -> str:
     """A recipe that has the token, with values for what it requires."""
     text = str(token).replace(":T", ":0.3").replace(":PATH", f":{lora}")
     if token.family == "cache" and "computed" in [field.name for field in token.spec.options]:
@@ -59,6 +59,60 @@ def spelled(token: Any, machine: Machine, lora: Path) -> str:
     return f"{machine.dtype}+{text}"
 
 
+class Trial:
+    """Every token on one base, against the plain recipe's picture."""
+
+    def __init__(self, machine: Machine, folder: Path) -> None:
+        self.machine = machine
+        plain = machine.acquire(machine.dtype)
+        self.untouched = self.pixels(plain)
+        self.lora = adapter(plain.pipe.transformer, folder)
+        plain.release()
+
+    def pixels(self, prepared: Any, **more: Any) -> Any:
+        self.machine.inputs.load(self.machine.workload.prompts[0])
+        prepared.begin()
+        return prepared.pipe(**self.machine.inputs, **more, output_type="np").images
+
+    def row(self, token: Any) -> dict[str, Any]:
+        """What came of a token; without ``wrong`` where this environment cannot run it."""
+        row: dict[str, Any] = {"token": str(token)}
+        try:
+            problems = self.run(token, row)
+        except Unavailable as error:
+            return {"token": str(token), "state": str(error)}
+        except Exception as error:  # whatever it is, the other tokens are still of interest
+            problems = [f"raised {type(error).__name__}: {' '.join(str(error).split())[:160]}"]
+            self.machine.pool.make_room()
+        return row | {"state": "; ".join(problems) or "fine", "wrong": bool(problems)}
+
+    def run(self, token: Any, row: dict[str, Any]) -> list[str]:
+        """Measure a token into ``row``; what is wrong with it."""
+        machine = self.machine
+        start = time.perf_counter()
+        prepared = machine.acquire(spell(token, machine, self.lora))
+        machine.clock.synchronize()
+        row["apply_s"] = round(time.perf_counter() - start, 3)
+        pictures = {"num_images_per_prompt": 2} if token.name == "vae_slicing" else {}
+        first, second = self.pixels(prepared, **pictures), self.pixels(prepared, **pictures)
+        row["generation_s"] = round(machine.generate(prepared), 3)
+        row["decisions"] = prepared.steps.decisions
+        problems = list(prepared.problems())
+        if not np.isfinite(first).all():
+            problems.append("the picture is not finite")
+        if not np.array_equal(first, second):
+            problems.append(f"does not repeat (largest difference {np.abs(first - second).max():.3g})")
+        prepared.release()
+        if prepared.dtype != machine.dtype:
+            machine.pool.make_room()
+            return problems
+        after = machine.acquire(machine.dtype)
+        if not np.array_equal(self.pixels(after), self.untouched):
+            problems.append("not undone bit for bit")
+        after.release()
+        return problems
+
+
 def main() -> int:
     parser = options(__doc__)
     parser.add_argument("--compile", action="store_true", help="compile:tuned and compile:whole as well")
@@ -66,64 +120,18 @@ def main() -> int:
     chosen = parser.parse_args()
     only = set(chosen.only.split(",")) if chosen.only else None
     machine = Machine(chosen)
-
-    def pixels(prepared: Any, **more: Any) -> Any:
-        machine.inputs.load(machine.workload.prompts[0])
-        prepared.begin()
-        return prepared.pipe(**machine.inputs, **more, output_type="np").images
-
-    folder = tempfile.TemporaryDirectory()
-    plain = machine.acquire(machine.dtype)
-    untouched = pixels(plain)
-    lora = adapter(plain.pipe.transformer, Path(folder.name))
-    plain.release()
     rows: list[dict[str, Any]] = []
-    for token, lacking in survey(machine.device):
-        if only and token.name not in only:
-            continue
-        if lacking:
-            rows.append({"token": str(token), "state": lacking})
-            continue
-        if str(token) in LONG and not chosen.compile:
-            rows.append({"token": str(token), "state": "takes minutes"})
-            continue
-        row: dict[str, Any] = {"token": str(token)}
-        try:
-            start = time.perf_counter()
-            prepared = machine.acquire(spelled(token, machine, lora))
-            machine.clock.synchronize()
-            row["apply_s"] = round(time.perf_counter() - start, 3)
-            pictures = {"num_images_per_prompt": 2} if token.name == "vae_slicing" else {}
-            first, second = pixels(prepared, **pictures), pixels(prepared, **pictures)
-            row["generation_s"] = round(machine.generate(prepared), 3)
-            row["decisions"] = prepared.steps.decisions
-            wrong = list(prepared.problems())
-            if not np.isfinite(first).all():
-                wrong.append("the picture is not finite")
-            if not np.array_equal(first, second):
-                wrong.append(f"does not repeat (largest difference {np.abs(first - second).max():.3g})")
-            same_dtype = prepared.dtype == machine.dtype
-            prepared.release()
-            if same_dtype:
-                after = machine.acquire(machine.dtype)
-                if not np.array_equal(pixels(after), untouched):
-                    wrong.append("not undone bit for bit")
-                after.release()
-            else:
-                machine.pool.make_room()
-            row["state"] = "; ".join(wrong) or "fine"
-        except Unavailable as error:
-            rows.append({"token": str(token), "state": str(error)})
-            continue
-        except Exception as error:  # whatever it is, the other tokens are still of interest
-            row["state"] = f"raised {type(error).__name__}: {' '.join(str(error).split())[:160]}"
-            machine.pool.make_room()
-        row["wrong"] = row["state"] != "fine"
-        rows.append(row)
-        print(line(row), flush=True)
-        report(chosen, machine.facts() | {"rows": rows})
-    report(chosen, machine.facts() | {"rows": rows})
-    folder.cleanup()
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Trial(machine, Path(folder))
+        for token, lacking in survey(machine.device):
+            if only and token.name not in only:
+                continue
+            if str(token) in SLOW and not chosen.compile:
+                lacking = lacking or "takes minutes"
+            rows.append({"token": str(token), "state": lacking} if lacking else trial.row(token))
+            if "wrong" in rows[-1]:
+                print(line(rows[-1]), flush=True)
+            report(chosen, machine.facts() | {"rows": rows})
     print("\n".join(ending(rows)))
     return int(any(row.get("wrong") for row in rows))
 

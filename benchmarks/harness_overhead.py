@@ -37,54 +37,53 @@ def without_hooks(transformer: Any) -> Iterator[None]:
             each.update(before)
 
 
-def measure(chosen: argparse.Namespace) -> dict[str, Any]:
+def by_hand(machine: Machine, prepared: Any) -> float:
+    """Seconds of one generation, as somebody would time it without this project."""
     import torch
 
+    machine.inputs.load(machine.workload.prompts[0])
+    arguments = dict(machine.inputs)
+    with without_hooks(prepared.pipe.transformer):
+        if machine.device == "cpu":
+            start = time.perf_counter()
+            prepared.pipe(**arguments)
+            return time.perf_counter() - start
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda.synchronize()
+        begin.record()
+        prepared.pipe(**arguments)
+        end.record()
+        torch.cuda.synchronize()
+        return begin.elapsed_time(end) / 1e3
+
+
+def by_harness(machine: Machine, prepared: Any) -> float:
+    """Seconds of one generation, as a test's are taken."""
+    machine.inputs.load(machine.workload.prompts[0])
+    with PhaseTracer(prepared.pipe, machine.clock) as tracer:
+        prepared.begin()
+        tracer.begin()
+        seconds = timed(lambda: prepared.pipe(**machine.inputs), machine.clock)[0]
+        tracer.read()
+        return seconds
+
+
+def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     machine = Machine(chosen)
     prepared = machine.acquire(chosen.recipe or machine.dtype)
-    prompt = machine.workload.prompts[0]
-
-    def by_hand() -> float:
-        machine.inputs.load(prompt)
-        arguments = dict(machine.inputs)
-        with without_hooks(prepared.pipe.transformer):
-            if machine.device == "cpu":
-                start = time.perf_counter()
-                prepared.pipe(**arguments)
-                return time.perf_counter() - start
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            torch.cuda.synchronize()
-            begin.record()
-            prepared.pipe(**arguments)
-            end.record()
-            torch.cuda.synchronize()
-            return begin.elapsed_time(end) / 1e3
-
-    def ours() -> float:
-        machine.inputs.load(prompt)
-        with PhaseTracer(prepared.pipe, machine.clock) as tracer:
-            prepared.begin()
-            tracer.begin()
-            seconds = timed(lambda: prepared.pipe(**machine.inputs), machine.clock)[0]
-            tracer.read()
-            return seconds
-
-    for _ in range(2):
-        by_hand()
-    ours()
+    for warm_up in (by_hand, by_hand, by_harness):
+        warm_up(machine, prepared)
     pairs = []
     for index in range(chosen.pairs):
-        if index % 2:
-            mine, bare = ours(), by_hand()
-        else:
-            bare, mine = by_hand(), ours()
-        pairs.append((bare, mine))
-    ratios = [mine / bare for bare, mine in pairs]
+        order = (by_harness, by_hand) if index % 2 else (by_hand, by_harness)
+        seconds = {way: way(machine, prepared) for way in order}
+        pairs.append((seconds[by_hand], seconds[by_harness]))
+    ratios = [ours / bare for bare, ours in pairs]
     return machine.facts() | {
         "recipe": str(prepared.recipe),
         "pairs": pairs,
         "by_hand_p50_s": statistics.median(bare for bare, _ in pairs),
-        "ours_p50_s": statistics.median(mine for _, mine in pairs),
+        "ours_p50_s": statistics.median(ours for _, ours in pairs),
         "ratio": statistics.median(ratios),
         "ratio_standard_error": standard_error_of_median(ratios),
     }

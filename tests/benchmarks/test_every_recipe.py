@@ -29,7 +29,7 @@ def every_recipe(monkeypatch):
 
 def test_every_token_of_a_cpu_is_spelled_as_a_recipe(every_recipe, tmp_path):
     tokens = [token for token, lacking in survey("cpu") if not lacking]
-    spelled = {every_recipe.spelled(token, MACHINE, tmp_path / "lora") for token in tokens}
+    spelled = {every_recipe.spell(token, MACHINE, tmp_path / "lora") for token in tokens}
     assert len(spelled) == len(tokens)
     for text in spelled:
         parse(text)

@@ -41,12 +41,17 @@ class Networks:
 
 def build(seed: int = 0) -> Networks:
     """Freshly initialized networks, the same for the same seed."""
-    from diffusers import AutoencoderKL, FluxTransformer2DModel
-    from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
-
     torch.manual_seed(seed)
     clip_tokenizer, t5_tokenizer = tokenizers()
-    vae = AutoencoderKL(
+    vae, transformer = _vae(), _transformer()
+    t5, clip = _t5(t5_tokenizer), _clip(clip_tokenizer)  # in the order of the trained weights' random numbers
+    return Networks(vae, transformer, clip, t5, clip_tokenizer, t5_tokenizer)
+
+
+def _vae() -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
         block_out_channels=(32, 48, 64, 80),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -60,6 +65,12 @@ def build(seed: int = 0) -> Networks:
         scaling_factor=1.0,
         shift_factor=0.0,
     )
+
+
+def _transformer() -> Any:
+    """Its blocks begin as the identity (their gates at zero), as diffusion transformers train best."""
+    from diffusers import FluxTransformer2DModel
+
     transformer = FluxTransformer2DModel(
         patch_size=1,
         in_channels=4 * LATENT_CHANNELS,
@@ -72,7 +83,6 @@ def build(seed: int = 0) -> Networks:
         guidance_embeds=True,
         axes_dims_rope=(16, 24, 24),
     )
-    # Blocks begin as the identity (their gates at zero), as diffusion transformers train best.
     for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
         for name in ("norm", "norm1", "norm1_context"):
             if hasattr(block, name):
@@ -80,9 +90,15 @@ def build(seed: int = 0) -> Networks:
                 nn.init.zeros_(getattr(block, name).linear.bias)
     nn.init.zeros_(transformer.norm_out.linear.weight)
     nn.init.zeros_(transformer.proj_out.weight)
+    return transformer
+
+
+def _t5(tokenizer: Any) -> Any:
+    from transformers import T5Config, T5EncoderModel
+
     t5 = T5EncoderModel(
         T5Config(
-            vocab_size=len(t5_tokenizer),
+            vocab_size=len(tokenizer),
             d_model=256,
             d_kv=64,
             d_ff=128,
@@ -93,21 +109,26 @@ def build(seed: int = 0) -> Networks:
         )
     )
     _give_sides(t5)
-    clip = CLIPTextModel(
+    return t5
+
+
+def _clip(tokenizer: Any) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=len(clip_tokenizer),
+            vocab_size=len(tokenizer),
             hidden_size=128,
             intermediate_size=256,
             projection_dim=128,
             num_hidden_layers=2,
             num_attention_heads=2,
             max_position_embeddings=MAX_TOKENS,
-            bos_token_id=clip_tokenizer.bos_token_id,
-            eos_token_id=clip_tokenizer.eos_token_id,
-            pad_token_id=clip_tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
         )
     )
-    return Networks(vae, transformer, clip, t5, clip_tokenizer, t5_tokenizer)
 
 
 @torch.no_grad()

@@ -234,6 +234,30 @@ def _curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def _sections(run: Evaluation, plan: Plan, docs: Path) -> dict[str, Callable[[], Any]]:
+    """What measures each section of the card; two of them draw a picture into ``docs`` too."""
+
+    def adherence() -> dict[str, Any]:
+        sheet: list[tuple[str, Pixels]] = []
+        value = run.adherence(GUIDANCE, plan.adherence, sheet)
+        _sheet(sheet[:24], docs / "tiny-contact-sheet.png")
+        return value
+
+    def caching() -> list[dict[str, Any]]:
+        rows = run.distances([f"fp32+fbcache:{t:g}" for t in FBCACHE] + [f"fp32+teacache:{t:g}" for t in TEACACHE])
+        _curves(rows, docs / "tiny-cache-curves.png")
+        return rows
+
+    return {
+        "teacache": run.calibrate,
+        "vae": run.reconstruction,
+        "adherence": adherence,
+        "caching": caching,
+        "guidance": lambda: [run.adherence(g, plan.guidance) for g in GUIDANCES],
+        "precision": lambda: run.distances(["fp32+int8wo", "bf16"]),
+    }
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command."""
     from pytest_fluxperf.pipelines.tiny import MODEL_DIR, PROMPTS_DIR
@@ -257,25 +281,7 @@ def main(arguments: list[str] | None = None) -> int:
             f"--only: the other figures are of {figures['machine']}, {figures['steps']} steps: measure all again"
         )
 
-    def adherence() -> dict[str, Any]:
-        sheet: list[tuple[str, Pixels]] = []
-        value = run.adherence(GUIDANCE, plan.adherence, sheet)
-        _sheet(sheet[:24], options.docs / "tiny-contact-sheet.png")
-        return value
-
-    def caching() -> list[dict[str, Any]]:
-        rows = run.distances([f"fp32+fbcache:{t:g}" for t in FBCACHE] + [f"fp32+teacache:{t:g}" for t in TEACACHE])
-        _curves(rows, options.docs / "tiny-cache-curves.png")
-        return rows
-
-    sections: dict[str, Callable[[], Any]] = {
-        "teacache": run.calibrate,
-        "vae": run.reconstruction,
-        "adherence": adherence,
-        "caching": caching,
-        "guidance": lambda: [run.adherence(g, plan.guidance) for g in GUIDANCES],
-        "precision": lambda: run.distances(["fp32+int8wo", "bf16"]),
-    }
+    sections = _sections(run, plan, options.docs)
     for name in options.only or SECTIONS:
         figures[name] = sections[name]()
         print(name, figures[name], flush=True)
