@@ -16,6 +16,7 @@ from pytest_fluxperf.results import (
     Hardware,
     Measurement,
     PictureScores,
+    Quality,
     Result,
     Run,
     Sample,
@@ -40,8 +41,27 @@ def record(
     """
     if measurement.problems or measurement.unfit or measurement.recompiles or not measurement.generations:
         return None
-    quality = scores.reference
-    samples = [
+    return Run(
+        session=session,
+        process=os.getpid(),
+        time_utc=time_utc,
+        environment=environment.digest,
+        gpu_uuid=gpu_uuid,
+        samples=_samples(measurement, scores.reference, prompts),
+        peak_memory_mib=measurement.peak_memory_mib,
+        facts={"graph_breaks": measurement.graph_breaks, **measurement.facts},
+        sm_clock_mhz=None if measurement.telemetry is None else measurement.telemetry.sm_clock_mhz,
+        device_busy=busy_share(measurement),
+        # traces stay with the report of their run
+        kernels=None if measurement.kernels is None else msgspec.structs.replace(measurement.kernels, traces=()),
+        ledger=measurement.ledger,
+        fidelity=measurement.fidelity,
+        host_s=host_pace(measurement),
+    )
+
+
+def _samples(measurement: Measurement, quality: Quality | None, prompts: int | None) -> tuple[Sample, ...]:
+    return tuple(
         Sample(
             latency_s=made.latency_s,
             wall_s=made.wall_s,
@@ -56,23 +76,6 @@ def record(
             reference_picture=quality.references[i].sha256 if quality and i < len(quality.references) else None,
         )
         for i, made in enumerate(_median_round(measurement.generations, prompts))
-    ]
-    return Run(
-        session=session,
-        process=os.getpid(),
-        time_utc=time_utc,
-        environment=environment.digest,
-        gpu_uuid=gpu_uuid,
-        samples=tuple(samples),
-        peak_memory_mib=measurement.peak_memory_mib,
-        facts={"graph_breaks": measurement.graph_breaks, **measurement.facts},
-        sm_clock_mhz=None if measurement.telemetry is None else measurement.telemetry.sm_clock_mhz,
-        device_busy=busy_share(measurement),
-        # traces stay with the report of their run
-        kernels=None if measurement.kernels is None else msgspec.structs.replace(measurement.kernels, traces=()),
-        ledger=measurement.ledger,
-        fidelity=measurement.fidelity,
-        host_s=host_pace(measurement),
     )
 
 
