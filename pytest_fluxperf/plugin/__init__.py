@@ -92,13 +92,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Let the report carry the result: it is what crosses from an xdist worker to the controller."""
     report = yield
     if item.get_closest_marker("fluxperf"):
         from pytest_fluxperf.plugin import reporting
 
-        reporting.attach(item, report)
+        reporting.attach(item, report, call.excinfo.value if call.excinfo else None)
     return report
 
 

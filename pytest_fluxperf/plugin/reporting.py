@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import unittest
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -85,22 +86,21 @@ def envelope(config: pytest.Config, outcome: Result | Skipped | None = None) -> 
     return Envelope(outcome=outcome, environments=session.environments, configurations=session.configurations)
 
 
-def attach(item: pytest.Item, report: pytest.TestReport) -> None:
-    """Put an item's result, or why it was skipped, on its report."""
+def attach(item: pytest.Item, report: pytest.TestReport, error: BaseException | None) -> None:
+    """Put an item's result, or why it was skipped, on its report; ``error`` ended what it reports."""
     outcome: Result | Skipped | None = item.stash.get(RESULT, None) if report.when == "call" else None
     if report.skipped and outcome is None:
-        outcome = _skipped(item, report)
+        outcome = _skipped(item, report, error)
     if report.when == "setup" and report.failed and outcome is None and BENCH in item.stash:
-        outcome = _not_set_up(item, report)
+        outcome = _not_set_up(item, report, error)
     if isinstance(outcome, Result) and outcome.judgement.verdict in QUIET:
         report.sections.clear()  # what the libraries logged while all went well would hide the one line that counts
     report.fluxperf = envelope(item.config, outcome)  # type: ignore[attr-defined]
 
 
-def _skipped(item: pytest.Item, report: pytest.TestReport) -> Result | Skipped:
+def _skipped(item: pytest.Item, report: pytest.TestReport, error: BaseException | None) -> Result | Skipped:
     """A skip, or the broken result of a test that skipped itself though its baseline shows that it ran."""
-    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-    reason = reason.removeprefix("Skipped: ")
+    reason = _first_line(error) if error else str(report.longrepr)
     marked = any(item.get_closest_marker(name) for name in ("skip", "skipif"))
     session = session_of(item.config)
     expected = marked or hasattr(report, "wasxfail") or item.get_closest_marker("xfail") is not None
@@ -117,13 +117,20 @@ def _skipped(item: pytest.Item, report: pytest.TestReport) -> Result | Skipped:
     return Skipped(test=item.nodeid, recipe=recipe, reason=reason, marked=marked)
 
 
-def _not_set_up(item: pytest.Item, report: pytest.TestReport) -> Result | None:
+def _not_set_up(item: pytest.Item, report: pytest.TestReport, error: BaseException | None) -> Result | None:
     """The broken result of a test whose fixtures failed."""
-    crash = getattr(report.longrepr, "reprcrash", None)
-    said = (str(crash.message if crash else report.longrepr).strip() or "without a word").splitlines()[0]
-    said = said.removeprefix("Failed: ")  # pytest.fail's exception
-    said = said.removeprefix(f"recipe {item.stash[BENCH].recipe}: ")  # the result's own
-    return _broken(item, f"could not be set up: {said}")
+    return _broken(item, f"could not be set up: {_first_line(error) if error else report.longrepr}")
+
+
+def _first_line(error: BaseException) -> str:
+    """What ended a phase of a test, in one line without what its result says already."""
+    ours = error.__context__  # of which a failure of pytest's was made
+    if isinstance(error, pytest.fail.Exception) and isinstance(ours, FluxPerfError):
+        return ours.without("test", "recipe").splitlines()[0]
+    said = (str(error).strip().splitlines() or ["without a word"])[0]
+    if isinstance(error, pytest.fail.Exception | pytest.skip.Exception | unittest.SkipTest):
+        return said
+    return f"{type(error).__name__}: {said}"
 
 
 def _broken(item: pytest.Item, problem: str) -> Result | None:

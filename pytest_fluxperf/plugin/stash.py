@@ -80,11 +80,11 @@ def preparing(config: pytest.Config) -> Iterator[None]:
     """
     try:
         yield
-    except Unavailable as error:
-        if config.stash[SETTINGS].strict:
-            raise failure(f"{error} (--fluxperf-strict fails what cannot run)") from None
-        pytest.skip(str(error))
     except FluxPerfError as error:
+        if isinstance(error, Unavailable):
+            if not config.stash[SETTINGS].strict:
+                pytest.skip(str(error))
+            error.problem += " (--fluxperf-strict fails what cannot run)"
         raise failure(str(error)) from None
 
 
