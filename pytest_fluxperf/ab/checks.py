@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from pathlib import PurePosixPath
 
+from msgspec.structs import replace
+
 from pytest_fluxperf.ab.protocol import (
     AnyMessage,
     Collected,
@@ -18,10 +20,11 @@ from pytest_fluxperf.ab.protocol import (
     Prepared,
     ProtocolError,
 )
-from pytest_fluxperf.baseline.codec import BASELINE_FORMAT, check
+from pytest_fluxperf.baseline.codec import check
+from pytest_fluxperf.baseline.run import baseline_of
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.policy import Policy
-from pytest_fluxperf.results import TRACES, Baseline, Environment, Hardware, Result
+from pytest_fluxperf.results import TRACES, Environment, Hardware, Result
 
 
 class Conversation:
@@ -67,18 +70,9 @@ def _check_result(result: Result, environment: Environment | None, policy: Polic
     if result.run is None:
         return
     made, prompts = len(result.measurement.generations), len(result.workload.prompts)
-    stored = Baseline(
-        format=BASELINE_FORMAT,
-        test=result.test,
-        recipe=result.recipe,
-        reference=result.reference,
-        hardware=Hardware(kind="cpu", name=""),
-        workload=result.workload,
-        environments={environment.digest: environment},
-        runs=(result.run,),
-        tau0=policy.tau0,
-        nu0=policy.nu0,
-    )
+    run = replace(result.run, environment=environment.digest)  # another version may count more to the digest
+    anywhere = Hardware(kind="cpu", name="")
+    stored = baseline_of(result, [run], hardware=anywhere, environment=environment, tau0=policy.tau0, nu0=policy.nu0)
     try:
         check(stored, result.test, "nobody can have measured that")
     except FluxPerfError as error:

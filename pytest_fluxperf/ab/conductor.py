@@ -15,7 +15,6 @@ from pytest_fluxperf.ab.stage import Stage, device_lock, until_terminated
 from pytest_fluxperf.ab.trial import Terms, Trial, slower, why_not
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.interleaved import ABBA_PASSES, MOST_BLOCKS, MOST_CONFIRMED, judge_blocks
-from pytest_fluxperf.pipelines.out_of_memory import SHORT
 from pytest_fluxperf.results import Block, Result
 
 # What may come of it when two processes are to take turns over a test, beside a whole block:
@@ -212,7 +211,7 @@ class Conductor:
 
     def _lacks_room(self, done: Finished) -> bool:
         """Whether a side lacked the memory that the other one holds; then whole processes take turns."""
-        return self._terms.mode == "auto" and SHORT in why_not(done)
+        return self._terms.mode == "auto" and done.out_of_memory
 
     def _is_worth_a_profile(self, trial: Trial, block: Block) -> bool:
         """Whether a generation of each side is profiled: a regression by the blocks so far, or as the user wants it."""

@@ -156,6 +156,8 @@ class Finished(Message, frozen=True, kw_only=True):
     skipped: str | None = None
     failed: str | None = None
     """Why there is no result: one line."""
+    out_of_memory: bool = False
+    """Whether the device's memory did not suffice."""
     unprofiled: str | None = None
     """Why there is no profile, where one was asked for: one line."""
     held_mib: float = 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 SHORT = "the device's memory does not suffice"
-"""In every message that says so, by which a comparison knows it."""
+"""How every message says so."""
 
 _NEEDED = re.compile(r"[Tt]ried to allocate ([\d.]+ [KMGT]iB)")
 _CAPACITY = re.compile(r"total capacity of ([\d.]+ [KMGT]iB)")

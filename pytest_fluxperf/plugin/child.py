@@ -42,12 +42,13 @@ from pytest_fluxperf.ab.protocol import (
     Skip,
 )
 from pytest_fluxperf.bench.bench import Bench
+from pytest_fluxperf.bench.run import Envelope
 from pytest_fluxperf.bench.session import Session
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.machine.software import capture
 from pytest_fluxperf.plugin.collect import make_bench, session_of
 from pytest_fluxperf.plugin.stash import BENCH, RESULT, RUN_NAME
-from pytest_fluxperf.results import Generation, Result
+from pytest_fluxperf.results import Generation, Result, Skipped
 
 _WITHOUT_FORCE: dict[str, Any] = {
     "maxfail": 0, "xmlpath": None, "htmlpath": None, "dist": "no", "tx": [], "numprocesses": None, "timeout": 0,
@@ -206,15 +207,16 @@ class _Child:
                 result=result,
                 policy=bench.case.policy,
                 environment=bench.session.environment,
+                out_of_memory=result.measurement.out_of_memory,
                 unprofiled=self._turns.unprofiled if self._turns else None,
                 held_mib=held,
             )
-        for report in self._reports:
-            if report.skipped:
-                reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-                return Finished(test=item.nodeid, skipped=reason.removeprefix("Skipped: "), held_mib=held)
+        carried: list[Envelope] = [report.fluxperf for report in self._reports]
+        for envelope in carried:
+            if isinstance(envelope.outcome, Skipped):
+                return Finished(test=item.nodeid, skipped=envelope.outcome.reason, held_mib=held)
         failed = next((_one_line(report) for report in self._reports if report.failed), "it was not run")
-        return Finished(test=item.nodeid, failed=failed, held_mib=held)
+        return Finished(test=item.nodeid, failed=failed, out_of_memory=bench.out_of_memory, held_mib=held)
 
 
 class _Turns:

@@ -106,7 +106,7 @@ for test in plan["tests"]:
     misbehave(told, "warm")
     beside_another = not name.endswith("alone")
     if beside_another and told.get("short") == "warm":
-        say("finished", test=test, failed=SHORT)
+        say("finished", test=test, failed=SHORT, out_of_memory=True)
         continue
     total = plan["least_pairs"]
     memory = {"held_mib": told.get("held", 100.0), "free_mib": told.get("free", 1e6)}
@@ -119,7 +119,7 @@ for test in plan["tests"]:
             say("finished", test=test, skipped="told to")
             break
         if beside_another and told.get("short") == k:
-            say("finished", test=test, failed=SHORT)
+            say("finished", test=test, failed=SHORT, out_of_memory=True)
             break
         misbehave(told, k)
         seconds.append(machine(told["latency"], told.get("noise", 0.001)))

@@ -97,3 +97,15 @@ def test_what_was_compared_stands_where_a_later_block_cannot_begin(fakes: Fakes)
     clear, _ = conductor.run()
     assert clear.interleaved.finding.verdict == "passed"
     assert "the new environment" in conductor.ended
+
+
+def test_a_version_that_counts_more_to_an_environment_is_understood(fakes: Fakes) -> None:
+    """Its digest is another one than ours of the same environment."""
+    other = {"latency": 1.0, "run": {"environment": "0123456789ab"}}
+    fakes.tests(same=(other, other))
+    (trial,) = fakes.run()
+    result = result_of(trial, Hardware(kind="cpu", name="a CPU"), fakes.folder, ())
+    assert isinstance(result, Result)
+    assert result.judgement.verdict == "passed"
+    assert result.run.environment == trial.environments["new"].digest
+    assert set(result.baseline.environments) == {run.environment for run in result.baseline.runs}
