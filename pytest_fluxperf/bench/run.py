@@ -24,7 +24,7 @@ from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.compare import tail_warning
 from pytest_fluxperf.gate.policy import Mode, Policy
 from pytest_fluxperf.machine import software
-from pytest_fluxperf.report import ReportPaths, write_document, write_reports
+from pytest_fluxperf.report import ReportPaths, journal, write_reports
 from pytest_fluxperf.results import (
     RESULTS_FORMAT,
     Against,
@@ -123,6 +123,8 @@ class Run:
         self.skipped: dict[str, Skipped] = {}
         self.environments: dict[str, Environment] = {}
         """What results were measured in, by digest; xdist's workers may differ."""
+        self._saved: set[object] = set()
+        """What the journal has: its own path, digests of environments, published figures."""
         self.warnings: list[str] = []
         """What whoever conducts the run has to say of it."""
 
@@ -146,10 +148,30 @@ class Run:
         else:
             self.skipped[outcome.test] = outcome
 
-    def save(self, folder: Path) -> None:
-        """Write ``results.json`` as far as it is known: a run that is killed loses only what it has not finished."""
-        with suppress(FluxPerfError):  # the end of the run tells what cannot be written
-            write_document(self.document(ended=False), folder / "results.json")
+    def save(self, folder: Path, outcome: Result | Skipped) -> None:
+        """Add ``outcome`` to the journal in ``folder``: a run that is killed loses only what it has not finished.
+
+        Raises :class:`FluxPerfError` when that cannot be written.
+        """
+        path = folder / journal.NAME
+        results = (outcome,) if isinstance(outcome, Result) else ()
+        figures, complaints = self._published(results)
+        entry = journal.Entry(
+            outcome=outcome,
+            collected=max(len(self.selected), self.configurations),
+            duration_s=self._elapsed_s,
+            environments={digest: one for digest, one in self.environments.items() if digest not in self._saved},
+            warnings=(*self._caches(results), *complaints),
+            published=tuple(figure for figure in figures if figure not in self._saved),
+        )
+        try:
+            if not self._saved:
+                journal.add_line(path, msgspec.structs.replace(self.document(), results=(), skipped=(), gated=0))
+                self._saved.add(path)
+            journal.add_line(path, entry)
+        except OSError as error:
+            raise FluxPerfError(f"cannot write {path}: {error.strerror or error}") from error
+        self._saved |= {*entry.environments, *entry.published}
 
     def end(self, folder: Path) -> Ending:
         """Move baselines, where that was asked for, and write the reports."""
@@ -164,6 +186,8 @@ class Run:
         reports = None
         try:
             reports = write_reports(document, folder)
+            with suppress(OSError):  # beside a document it is not read
+                (folder / journal.NAME).unlink()
         except FluxPerfError as error:  # the terminal still tells the verdicts
             errors.append(str(error))
         return Ending(document, reports, tuple(errors), any(change.action == "refused" for change in moved))
@@ -188,14 +212,13 @@ class Run:
             pictures=pictures,
         )
 
-    def document(self, *, ended: bool = True) -> RunDocument:
-        """Everything the reports are made of; unless the run has ``ended``, with a warning that it had not."""
+    def document(self) -> RunDocument:
+        """Everything the reports are made of."""
         origin = self.origin
         results = tuple(self.results[test] for test in sorted(self.results))
         figures, complaints = self._published(results)
         environment = next(iter(self.environments.values()), None) or software.capture()
         collected = max(len(self.selected), self.configurations)
-        unfinished = [] if ended else [self._unfinished(collected)]
         return RunDocument(
             format=RESULTS_FORMAT,
             session=self.name,
@@ -212,31 +235,34 @@ class Run:
             gated=sum(result.judgement.gated for result in results),
             results=results,
             skipped=tuple(self.skipped[test] for test in sorted(self.skipped)),
-            warnings=(*unfinished, *origin.caveats, *self._remarks(results), *complaints, *self.warnings),
-            duration_s=round(time.monotonic() - self._start, 3),
-            update=origin.update if ended else None,
+            warnings=(*origin.caveats, *self._remarks(results), *complaints, *self.warnings),
+            duration_s=self._elapsed_s,
+            update=origin.update,
             published=figures,
         )
 
-    def _unfinished(self, collected: int) -> str:
-        done = len(self.results) + len(self.skipped)
-        moved = "; no baseline was moved" if self.origin.update else ""
-        return f"the session had not ended when this was written; tests that were done: {done} of {collected}{moved}"
+    @property
+    def _elapsed_s(self) -> float:
+        return round(time.monotonic() - self._start, 3)
 
     def _remarks(self, results: Sequence[Result]) -> Iterator[str]:
         """What is to be known of the results as a whole."""
-        if not self.origin.random:
-            yield from _unusual_caches(results, self.origin.model)
+        yield from self._caches(results)
         if self.origin.against == "baselines" and (tail := tail_warning(results)):
             yield tail
 
+    def _caches(self, results: Sequence[Result]) -> Iterator[str]:
+        if not self.origin.random:
+            yield from _unusual_caches(results, self.origin.model)
+
+    @cached_property
+    def _figures(self) -> tuple[published.Published, ...]:
+        return published.load(self.origin.baselines) if self.origin.baselines else ()
+
     def _published(self, results: Sequence[Result]) -> tuple[tuple[PublishedFigure, ...], list[str]]:
         """Published figures of the same workloads, or why there are none."""
-        if self.origin.baselines is None:
-            return (), []
         try:
-            figures = published.load(self.origin.baselines)
-            return published.beside(figures, (result.workload for result in results)), []
+            return published.beside(self._figures, (result.workload for result in results)), []
         except FluxPerfError as error:  # no reason to lose what was measured
             return (), [f"published figures are left out: {error}"]
 

@@ -160,13 +160,13 @@ def collect(config: pytest.Config, report: pytest.TestReport) -> None:
 
 
 def record(config: pytest.Config, test: str, carried: Envelope) -> None:
-    """Take what came of a test into the run; a result is saved at once."""
+    """Take what came of a test into the run; it is saved at once."""
     collected = run_of(config)
     collected.selected.add(test)
     collected.receive(carried)
-    if isinstance(carried.outcome, Result):
+    if carried.outcome is not None:
         with suppress(FluxPerfError):  # the end of the run tells that the folder cannot be written
-            collected.save(session_of(config).folder)
+            collected.save(session_of(config).folder, carried.outcome)
 
 
 def finish(session: pytest.Session) -> None:

@@ -11,8 +11,11 @@ from pathlib import Path
 import msgspec
 
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.report import journal
 from pytest_fluxperf.report.text import printed
 from pytest_fluxperf.results import RESULTS_FORMAT, RunDocument
+
+NAME = "results.json"
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What reading JSON raises: wrong types and syntax, no UTF-8, lists within lists without end."""
@@ -55,16 +58,28 @@ def write_document(document: RunDocument, path: Path) -> None:
 def load_document(path: Path) -> RunDocument:
     """Read one ``results.json``; ``path`` may be the folder it lies in.
 
+    Of a run that did not come to write it, its journal is read in its place.
+
     Raises:
         FluxPerfError: the file is missing, corrupt, or of another format.
     """
     try:
         if path.is_dir():
-            path = path / "results.json"
+            path = path / NAME
+        if path.name == NAME and not path.exists() and (lines := path.with_name(journal.NAME)).is_file():
+            path = lines
         raw = path.read_bytes()
     except OSError as error:
         raise FluxPerfError(f"cannot read {printed(str(path), 300)}: {error.strerror or error}") from error
-    return decode_document(raw, str(path))
+    return _decode_journal(raw, str(path)) if path.name == journal.NAME else decode_document(raw, str(path))
+
+
+def _decode_journal(raw: bytes, source: str) -> RunDocument:
+    """The document of a run that was killed; what stands behind the last line's end was torn, and is left out."""
+    lines = raw.split(b"\n")[:-1]
+    if not lines:
+        raise FluxPerfError("the run was killed before it had measured anything", file=printed(source, 300))
+    return journal.fold(decode_document(lines[0], source), journal.read_entries(lines[1:], source))
 
 
 def decode_document(raw: bytes, source: str) -> RunDocument:

@@ -13,7 +13,7 @@ from pytest_fluxperf.cli import main
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.plugin import escalation
 from pytest_fluxperf.report import document as documents
-from pytest_fluxperf.report import load_document
+from pytest_fluxperf.report import journal, load_document
 
 SUITE = """
 import os
@@ -32,7 +32,7 @@ def test_first(flux_inputs):
 @pytest.mark.fluxperf(prompts=["one"], warmup=0)
 def test_second(flux_inputs):
     deadline = time.monotonic() + 60
-    while not list(Path("reports").glob("*/results.json")) and time.monotonic() < deadline:
+    while not list(Path("reports").glob("*/journal.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.01)  # xdist's controller is told of the first test while this one runs
     os.kill(KILLED, signal.SIGKILL)
 
@@ -95,13 +95,19 @@ def test_a_killed_session_has_moved_no_baseline(project):
     assert document.warnings[0] == f"{WARNING}; no baseline was moved"
 
 
-def test_the_document_of_a_session_that_ended_says_nothing_of_it(project, monkeypatch):
+def test_a_session_that_ended_leaves_a_document_and_no_journal(project, monkeypatch):
     plain(project)
-    written = []
-    write = documents.write_text
-    monkeypatch.setattr(documents, "write_text", lambda text, path: written.append(text) or write(text, path))
+    entries = []
+    add = journal.add_line
+    monkeypatch.setattr(journal, "add_line", lambda path, line: entries.append(line) or add(path, line))
     project.run("--fluxperf-update").assert_outcomes(passed=2)
-    assert ["had not ended" in text for text in written if '"results"' in text] == [True, True, False]
+    start, first, second = entries
+    assert (start.results, first.outcome.test, second.outcome.test) == (
+        (), "test_suite.py::test_first", "test_suite.py::test_second",
+    )  # fmt: skip
+    assert (first.environments, second.environments) != ({}, {})
+    assert second.environments == {}  # one is written once
+    assert not list(project.runs[-1].glob("journal*"))
     assert "warnings" not in project.results()
 
 
@@ -111,6 +117,7 @@ def test_a_folder_that_cannot_be_written_fails_no_test_before_the_end(project, m
 
     plain(project)
     monkeypatch.setattr(documents, "write_text", full)
+    monkeypatch.setattr(journal, "add_line", full)
     result = project.run("--fluxperf-update")
     result.assert_outcomes(passed=2)
     assert result.ret == 1
