@@ -181,6 +181,7 @@ class Run:
                 moved = self.move_baselines(document.results, folder)
             except FluxPerfError as error:  # the report of what was measured is not lost with them
                 errors.append(f"no baseline was moved: {error}")
+                document = msgspec.structs.replace(document, update=None)
         changes = tuple(change.record for change in moved)
         document = msgspec.structs.replace(document, changes=changes, warnings=(*document.warnings, *errors))
         reports = None
