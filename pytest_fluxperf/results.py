@@ -531,6 +531,11 @@ class Baseline(Record, frozen=True, kw_only=True):
     """Prior degrees of freedom of ``tau0`` (GATE.md: 4)."""
 
     @property
+    def samples(self) -> tuple[Sample, ...]:
+        """The generations of all runs."""
+        return tuple(sample for run in self.runs for sample in run.samples)
+
+    @property
     def by_time(self) -> tuple[Run, ...]:
         """The runs in the order in which they were measured, which need not be that in which they were stored."""
         return tuple(sorted(self.runs, key=lambda run: run.time_utc))
@@ -539,6 +544,11 @@ class Baseline(Record, frozen=True, kw_only=True):
     def newest(self) -> Run:
         """The run that was measured last; raises IndexError where there is none."""
         return self.by_time[-1]
+
+    @property
+    def newest_environment(self) -> Environment | None:
+        """What the newest run was measured in; None where there is none or it is not known."""
+        return self.environments.get(self.newest.environment) if self.runs else None
 
 
 class Finding(Record, frozen=True, kw_only=True):

@@ -24,7 +24,6 @@ from pytest_fluxperf.results import (
     TRACES,
     Baseline,
     Comparison,
-    Environment,
     Finding,
     Hardware,
     Judgement,
@@ -158,7 +157,7 @@ def with_stage_one(compared: Judgement, result: Result) -> Judgement:
     if convicted is None or beside is None or beside.verdict == "regressed" or compared.verdict == "broken":
         return compared
     reasons: tuple[str, ...] = ()
-    if result.baseline is not None and (before := _newest_environment(result.baseline)) is not None:
+    if result.baseline is not None and (before := result.baseline.newest_environment) is not None:
         relative = convicted.metric == "speed-up"
         reasons = attribute(result.measurement, result.baseline, before, relative=relative)  # of no package's doing
     others = [f.metric for f in compared.findings if f.verdict == "regressed"]
@@ -176,10 +175,6 @@ def with_stage_one(compared: Judgement, result: Result) -> Judgement:
 def _slower_by(findings: Sequence[Finding]) -> Finding | None:
     """The finding that the time regressed, if it did."""
     return next((f for f in findings if f.metric in ("latency", "speed-up") and f.verdict == "regressed"), None)
-
-
-def _newest_environment(baseline: Baseline) -> Environment | None:
-    return baseline.environments.get(baseline.runs[-1].environment)
 
 
 def _baseline(trial: Trial, hardware: Hardware) -> Baseline | None:

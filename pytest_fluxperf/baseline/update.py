@@ -185,7 +185,7 @@ def _content(baseline: Baseline) -> tuple[object, ...]:
 
 
 def _p50(baseline: Baseline) -> float:
-    return median_latency_s([sample for run in baseline.runs for sample in run.samples])
+    return median_latency_s(baseline.samples)
 
 
 def _numbers(baseline: Baseline) -> str:

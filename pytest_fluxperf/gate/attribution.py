@@ -387,9 +387,9 @@ def _machine(measurement: Measurement, baseline: Baseline) -> Iterator[str]:
 
 
 def _packages(baseline: Baseline, environment: Environment | None) -> Iterator[str]:
-    if environment is None:
+    old = baseline.newest_environment
+    if environment is None or old is None:
         return
-    old = baseline.environments[baseline.newest.environment]
     stack = stack_differences(old, environment)
     shown = [f"{name} {before} → {after}" for name, before, after in stack[:MOST_PACKAGES]]
     differing = [entry for entry in diff(old, environment) if entry[0] != INSTRUMENT]

@@ -63,24 +63,11 @@ def compare_documents(
         raise FluxPerfError("the two sessions have no test in common that could be compared")
     policy = dataclasses.replace(policy, m=len(common))
     lost = _lost(base, new)
-    tolerances = {field.name for field in dataclasses.fields(policy)}
     judged = []
     for result in (*new.results, *lost):
         baseline = stored.get(result.test)
-        own: dict[str, Any] = {name: bound for name, bound in result.bounds.items() if name in tolerances}
-        if own_tolerances and result.max_slowdown is not None:
-            own["max_slowdown"] = result.max_slowdown
-        try:
-            its_policy = dataclasses.replace(policy, **own)
-        except FluxPerfError as error:  # what the document says that the test was given
-            raise error.at(test=result.test) from None
-        case = Case.of(
-            result,
-            hardware=new.hardware,
-            environment=new.environment,
-            policy=its_policy,
-            against="session",
-        )
+        own = _own_policy(result, policy, own_tolerances)
+        case = Case.of(result, hardware=new.hardware, environment=new.environment, policy=own, against="session")
         scores = msgspec.structs.replace(result.scores, drift=None)
         judgement = judge(case, result.measurement, scores, baseline)
         judged.append(msgspec.structs.replace(result, judgement=judgement, baseline=baseline, drift=None))
@@ -98,6 +85,21 @@ def compare_documents(
         command=("fluxperf", "compare"),
         against="session",
     )
+
+
+def _own_policy(result: Result, policy: Policy, own_tolerances: bool) -> Policy:
+    """``policy`` with the bounds that the test of ``result`` was given, and its tolerance of the latency if asked.
+
+    Raises FluxPerfError, which names the test, for bounds that no test may be given.
+    """
+    tolerances = {field.name for field in dataclasses.fields(policy)}
+    own: dict[str, Any] = {name: bound for name, bound in result.bounds.items() if name in tolerances}
+    if own_tolerances and result.max_slowdown is not None:
+        own["max_slowdown"] = result.max_slowdown
+    try:
+        return dataclasses.replace(policy, **own)
+    except FluxPerfError as error:  # what the document says that the test was given
+        raise error.at(test=result.test) from None
 
 
 def _lost(base: RunDocument, new: RunDocument) -> list[Result]:

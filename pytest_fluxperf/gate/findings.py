@@ -70,7 +70,7 @@ def latency(measurement: Measurement, baseline: Baseline, policy: Policy) -> Fin
     assert effect is not None
     decision = decide(effect, policy.limit, policy.m, confidence=policy.pass_confidence)
     low, high = map(math.expm1, effect.interval())
-    before, now = median_latency_s(_samples(baseline)), median_latency_s(measurement.generations)
+    before, now = median_latency_s(baseline.samples), median_latency_s(measurement.generations)
     sessions = len({run.session for run in baseline.runs})
     change = math.expm1(effect.value)
     return Finding(
@@ -92,7 +92,7 @@ def latency(measurement: Measurement, baseline: Baseline, policy: Policy) -> Fin
 def reported_latency(measurement: Measurement, baseline: Baseline | None) -> Finding:
     """The latency where it is shown but not judged: relative mode."""
     now = median_latency_s(measurement.generations)
-    before = None if baseline is None else median_latency_s(_samples(baseline))
+    before = None if baseline is None else median_latency_s(baseline.samples)
     old = "" if before is None else f"{before:.4g} s → "
     return Finding(
         metric="latency",
@@ -125,7 +125,7 @@ def speed_up(measurement: Measurement, baseline: Baseline, policy: Policy) -> Fi
     decision = decide(effect, policy.limit, policy.m, confidence=policy.pass_confidence)
     upper, lower = effect.interval()
     low, high, change = math.expm1(-lower), math.expm1(-upper), math.expm1(-effect.value)
-    before, now = _speed_up(_samples(baseline)), _speed_up(measurement.generations)
+    before, now = _speed_up(baseline.samples), _speed_up(measurement.generations)
     sessions = len({run.session for run in baseline.runs})
     return Finding(
         metric="speed-up",
@@ -154,10 +154,6 @@ def _undecided(decision: Decision, low: float, high: float) -> str:
 def _speed_up(samples: Sequence[Generation] | Sequence[Sample]) -> float:
     timed = [(s.latency_s, s.reference_latency_s) for s in samples if s.reference_latency_s is not None]
     return float(np.median([reference / latency for latency, reference in timed]))
-
-
-def _samples(baseline: Baseline) -> list[Sample]:
-    return [sample for run in baseline.runs for sample in run.samples]
 
 
 # Computed steps ------------------------------------------------------------------------------------------

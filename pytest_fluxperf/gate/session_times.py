@@ -18,7 +18,7 @@ from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.spread import settle
 from pytest_fluxperf.gate.statistics import Array, Effect, robust_se
 from pytest_fluxperf.gate.times import CommonShift, StoredTimes, TimedTest, TimeVerdict, judge_times
-from pytest_fluxperf.results import Baseline, Generation, Measurement, Result, Run, Sample
+from pytest_fluxperf.results import Baseline, Generation, Measurement, Result, Run, Sample, median_latency_s
 
 OUTSIDE_TAU0 = 0.25
 """Prior standard deviation between sessions of the time outside of denoising and decoding, of that time: text encoding
@@ -159,7 +159,7 @@ def outside_effect(measurement: Measurement, baseline: Baseline) -> Effect | Non
     now = _outside_s(measurement.generations)
     if not runs or now is None:
         return None
-    whole = statistics.median(sample.latency_s for run in baseline.runs for sample in run.samples)
+    whole = median_latency_s(baseline.samples)
     levels = np.array([statistics.median(values) for values in runs.values()]) / whole
     tau0 = OUTSIDE_TAU0 * max(float(np.median(levels)), 1e-4)
     centre, variance = settle(levels, tau0, OUTSIDE_NU0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 from pytest_fluxperf.measure.clock import Clock, WallClock
 from pytest_fluxperf.measure.memory import PeakMemory
 from pytest_fluxperf.measure.phases import Phases, PhaseTracer
-from pytest_fluxperf.results import Generation, Measurement, Picture, Prompt, Workload
+from pytest_fluxperf.results import Generation, Measurement, Picture, Prompt, Workload, median_latency_s
 
 MIN_WARMUP = 2
 MAX_WARMUP = 8
@@ -221,7 +220,7 @@ class Runner:
                     host_s=pace,
                 )
             )
-            p50 = statistics.median(g.latency_s for g in generations)
+            p50 = median_latency_s(generations)
             self.hooks.progress("generation", index + 1, total, p50)
             self.hooks.turn(generations[-1])
         return generations, problems

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 import unittest
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from pytest_fluxperf.plugin.collect import run_of, session_of
 from pytest_fluxperf.plugin.progress import Live
 from pytest_fluxperf.plugin.stash import BENCH, ESCALATION, REFUSED, RESULT, SESSION, failure
 from pytest_fluxperf.report import junit_properties, terminal
-from pytest_fluxperf.results import Result, Skipped
+from pytest_fluxperf.results import Result, Skipped, median_latency_s
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -210,6 +209,6 @@ def summarize(reporter: TerminalReporter) -> None:
 
 def _line(result: Result) -> str:
     """What a log shows of a finished test."""
-    times = [generation.latency_s for generation in result.measurement.generations]
-    p50 = f", p50 {statistics.median(times):.3f} s over {len(times)}" if times else ""
+    made = result.measurement.generations
+    p50 = f", p50 {median_latency_s(made):.3f} s over {len(made)}" if made else ""
     return f"{result.judgement.verdict}{p50}, {result.duration_s:.0f} s in all"

@@ -16,12 +16,16 @@ from pytest_fluxperf.report.prompts import PromptPair, mean, prompt_pairs
 from pytest_fluxperf.report.text import test_name
 from pytest_fluxperf.results import (
     Finding,
+    Generation,
     Quality,
     Result,
     Run,
     RunDocument,
+    Sample,
     Similarity,
     Verdict,
+    flat_facts,
+    median_latency_s,
 )
 
 PERCENTILE_SAMPLES = {90: 30, 99: 300}
@@ -189,7 +193,7 @@ class Row:
         baseline = self.result.baseline
         if baseline is None or baseline.workload != self.result.workload:
             return ()
-        return tuple(sorted(baseline.runs, key=lambda run: run.time_utc))
+        return baseline.by_time
 
     @cached_property
     def prompts(self) -> tuple[PromptPair, ...]:
@@ -238,18 +242,15 @@ def supported_percentile(n: int) -> float:
     return float(0.05 ** (1 / n)) if n else 0.0
 
 
-def _texts(facts: dict[str, Any], prefix: str = "") -> dict[str, str]:
+def _texts(facts: dict[str, Any]) -> dict[str, str]:
     """Facts as flat names and readable values."""
-    found: dict[str, str] = {}
-    for key, value in facts.items():
-        name = f"{prefix}{key}".replace("_", " ")
-        if isinstance(value, dict):
-            found |= _texts(value, f"{name} ")
-        elif isinstance(value, list | tuple):
-            found[name] = ", ".join(map(str, value)) or "none"
-        else:
-            found[name] = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return found
+    return {name.replace("_", " "): _text(value) for name, value in flat_facts(facts).items()}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _medians(scores: Sequence[Similarity]) -> Similarity:
@@ -260,13 +261,12 @@ def _medians(scores: Sequence[Similarity]) -> Similarity:
     return Similarity(**{name: median(name) for name in Similarity.__struct_fields__})
 
 
-def _phases(samples: Sequence[object]) -> dict[str, float]:
+def _phases(samples: Sequence[Generation] | Sequence[Sample]) -> dict[str, float]:
     phases: dict[str, float] = {}
     for label, name in (("text encoding", "text_encode_s"), ("denoising", "denoise_s"), ("decoding", "decode_s")):
         values = [v for v in (getattr(s, name) for s in samples) if v is not None]
         if values:
             phases[label] = float(np.median(values))
     if phases:
-        total = float(np.median([getattr(s, "latency_s") for s in samples]))  # noqa: B009
-        phases["other"] = max(0.0, total - sum(phases.values()))
+        phases["other"] = max(0.0, median_latency_s(samples) - sum(phases.values()))
     return phases

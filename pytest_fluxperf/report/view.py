@@ -16,7 +16,6 @@ from pytest_fluxperf.report.row import Row
 from pytest_fluxperf.report.text import printed, test_name
 from pytest_fluxperf.results import (
     SEVERITY,
-    Baseline,
     Environment,
     Result,
     RunDocument,
@@ -78,7 +77,7 @@ class Overview:
         """
         if row.result.judgement.packages_cleared:
             return ()
-        before = _newest_environment(row.result.baseline) if row.result.baseline else None
+        before = row.result.baseline.newest_environment if row.result.baseline else None
         return differences([before] if before else [], [row.document.environment])
 
     @property
@@ -155,13 +154,8 @@ def _speedup(result: Result, reference: Result | None) -> float | None:
     return statistics.median(found) if found else None
 
 
-def _newest_environment(baseline: Baseline) -> Environment | None:
-    newest = max(baseline.runs, key=lambda run: run.time_utc, default=None)
-    return None if newest is None else baseline.environments.get(newest.environment)
-
-
 def _baseline_environments(rows: Iterable[Row]) -> tuple[Environment, ...]:
-    found = [_newest_environment(row.result.baseline) for row in rows if row.result.baseline is not None]
+    found = [row.result.baseline.newest_environment for row in rows if row.result.baseline is not None]
     environments = {e.digest: e for e in found if e is not None}
     tally = Counter(e.digest for e in found if e is not None)
     return tuple(environments[digest] for digest, _ in tally.most_common())

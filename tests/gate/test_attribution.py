@@ -11,6 +11,7 @@ import records as make
 from pytest_fluxperf.gate.compare import compare_documents
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.verdict import UNEXPLAINED, judge
+from pytest_fluxperf.report.row import Row
 from pytest_fluxperf.results import (
     Baseline,
     Environment,
@@ -19,6 +20,7 @@ from pytest_fluxperf.results import (
     KernelTable,
     Measurement,
     PictureScores,
+    Result,
     Telemetry,
 )
 from tools.recorded.archive import recorded
@@ -249,6 +251,38 @@ def test_broken_results_name_what_differs() -> None:
     found = judged({"compiled_graphs": 0, "ran_compiled_regions": 0}, problems=("compile was asked for, but ...",))
     assert found.verdict == "broken"
     assert found.attribution[0] == "nothing runs compiled any more: compiled regions a step 57 → 0"
+
+
+def test_the_newest_run_is_the_one_that_was_measured_last_not_the_one_that_was_stored_last() -> None:
+    """Attribution and report name the same one after an older session was appended."""
+    older = Environment(python="3.10", platform="Linux", packages={"torch": "2.0"})
+    stored = make.baseline(
+        make.run(facts=SEEN, time_utc="2026-02-01T00:00:00Z"),
+        make.run(
+            facts={**SEEN, "compiled_graphs": 9},
+            session="old",
+            time_utc="2026-01-01T00:00:00Z",
+            environment=older.digest,
+        ),
+        environments={make.ENVIRONMENT.digest: make.ENVIRONMENT, older.digest: older},
+    )
+    slow = make.measurement([s * 1.2 for s in make.latencies()], facts=SEEN)
+    found = _judge(slow, stored)
+    result = Result(
+        test=stored.test,
+        recipe=make.RECIPE,
+        reference=make.REFERENCE,
+        workload=make.workload(),
+        measurement=slow,
+        judgement=found,
+        baseline=stored,
+    )
+    row = Row(result=result, document=None, machine="", label="", speedup=None)  # type: ignore[arg-type]
+
+    assert found.verdict == "regressed"
+    assert not any("compiled graphs" in reason or "torch" in reason for reason in found.attribution)
+    assert stored.newest == row.runs[-1] == stored.runs[0]
+    assert stored.newest_environment == make.ENVIRONMENT
 
 
 def _judge(measured: Measurement, stored: Baseline, environment: Environment = make.ENVIRONMENT) -> Judgement:

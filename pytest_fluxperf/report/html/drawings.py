@@ -12,6 +12,7 @@ from pytest_fluxperf.report.html.svg import Frame, Scale, element, line, number,
 from pytest_fluxperf.report.prompts import PromptPair
 from pytest_fluxperf.report.row import Row, slowdown
 from pytest_fluxperf.report.text import percent, seconds
+from pytest_fluxperf.results import median_latency_s
 
 _WIDTH = 432.0
 """Units of every plot: small enough to be readable at the width of a telephone."""
@@ -229,7 +230,7 @@ def _unpaired(pairs: Sequence[PromptPair], name: str) -> str:
 
 def history(row: Row, name: str) -> str:
     """Median latency of each of the baseline's runs, and now. Empty with fewer than two runs."""
-    runs = [(run.time_utc[:10], statistics.median(s.latency_s for s in run.samples)) for run in row.runs if run.samples]
+    runs = [(run.time_utc[:10], median_latency_s(run.samples)) for run in row.runs if run.samples]
     if len(runs) < 2 or row.p50_s is None:
         return ""
     height, bottom = 101.0, 79.0
