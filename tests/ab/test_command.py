@@ -57,3 +57,20 @@ def test_strict_fails_in_every_report_what_it_fails(fakes: Fakes, monkeypatch, s
         assert lacking.judgement.message == "no CUDA (--fluxperf-strict fails what cannot run)"
     else:
         assert [s.test for s in document.skipped] == ["lacking"]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_the_comparison_did_not_reach_fails_where_nothing_may_be_left_open(
+    fakes: Fakes, monkeypatch, strict: bool
+) -> None:
+    slow = ({"latency": 1.0}, {"latency": 1.1})
+    fakes.tests(a=slow, b=slow, c=slow, later=SAME)
+    described = {"later": {"recipe": "fp8", "reference": "none", "workload": fakes.result["workload"]}}
+    for scenario in fakes.scenarios.values():
+        scenario["collected"] = {"strict": strict, "described": described}
+    status, document = compare(fakes, monkeypatch)
+    assert status == 1
+    assert "the comparison ended early, 1 not compared: 3 regressions are confirmed" in document.warnings
+    assert failures(document) == ((4, 0, 4) if strict else (3, 0, 3))
+    verdicts = {result.test: result.judgement.verdict for result in document.results}
+    assert verdicts.get("later") == ("inconclusive" if strict else None)
