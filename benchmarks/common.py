@@ -15,9 +15,9 @@ from typing import Any
 
 from pytest_fluxperf.measure.clock import clock_for
 from pytest_fluxperf.measure.inputs import GenerationInputs
-from pytest_fluxperf.measure.runner import timed
+from pytest_fluxperf.measure.runner import time_call
 from pytest_fluxperf.pipelines.models import resolve
-from pytest_fluxperf.pipelines.optimizations.stepcache import scheduled
+from pytest_fluxperf.pipelines.optimizations.stepcache import with_schedule
 from pytest_fluxperf.pipelines.pool import Pool
 from pytest_fluxperf.prompts import FOLDER, load
 from pytest_fluxperf.recipe import parse
@@ -63,7 +63,7 @@ class Machine:
     def recipe(self, text: str) -> Any:
         """The recipe in the device's dtype, its cache on a schedule where the weights are random."""
         recipe = parse(text, dtype=self.dtype)
-        return scheduled(recipe, self.steps) if self.info.random else recipe
+        return with_schedule(recipe, self.steps) if self.info.random else recipe
 
     def acquire(self, text: str) -> Any:
         return self.pool.acquire(self.recipe(text), steps=self.steps)
@@ -72,7 +72,7 @@ class Machine:
         """Seconds of one generation by the device's clock."""
         self.inputs.load(self.workload.prompts[prompt % len(self.workload.prompts)])
         prepared.begin()
-        return timed(lambda: prepared.pipe(**self.inputs), self.clock)[0]
+        return time_call(lambda: prepared.pipe(**self.inputs), self.clock)[0]
 
     def facts(self) -> dict[str, Any]:
         """What the figures belong to."""

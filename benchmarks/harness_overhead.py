@@ -20,7 +20,7 @@ from typing import Any
 from common import Machine, options, report, standard_error_of_median
 
 from pytest_fluxperf.measure.phases import PhaseTracer
-from pytest_fluxperf.measure.runner import timed
+from pytest_fluxperf.measure.runner import time_call
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def by_harness(machine: Machine, prepared: Any) -> float:
     with PhaseTracer(prepared.pipe, machine.clock) as tracer:
         prepared.begin()
         tracer.begin()
-        seconds = timed(lambda: prepared.pipe(**machine.inputs), machine.clock)[0]
+        seconds = time_call(lambda: prepared.pipe(**machine.inputs), machine.clock)[0]
         tracer.read()
         return seconds
 

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pytest_fluxperf.measure.clock import clock_for
 from pytest_fluxperf.measure.inputs import GenerationInputs
 from pytest_fluxperf.measure.profile import profile_generation
-from pytest_fluxperf.measure.runner import timed
+from pytest_fluxperf.measure.runner import time_call
 from pytest_fluxperf.pipelines.models import ModelInfo, resolve
 from pytest_fluxperf.pipelines.pool import Pool, Prepared
 from pytest_fluxperf.recipe import parse
@@ -119,7 +119,7 @@ class Bench:
         for _ in range(2):  # compiles, then settles
             self.generate(prepared, 2)
         ready = time.perf_counter() - start
-        latencies = [timed(lambda: self.generate(prepared, self.steps), self.clock)[0] for _ in range(repeats)]
+        latencies = [time_call(lambda: self.generate(prepared, self.steps), self.clock)[0] for _ in range(repeats)]
         latency = statistics.median(latencies)
         table = profile_generation(
             lambda: self.generate(prepared, self.steps),
@@ -157,7 +157,7 @@ def rate(device: str, dtype: str) -> float | None:
             product()
 
     several()
-    return burst * 2 * side**3 / min(timed(several, clock)[0] for _ in range(5))
+    return burst * 2 * side**3 / min(time_call(several, clock)[0] for _ in range(5))
 
 
 def breakdown(bench: Bench, recipe: str, repeats: int, rates: dict[str, float | None]) -> dict[str, Any]:

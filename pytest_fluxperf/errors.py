@@ -71,6 +71,6 @@ def origin(error: BaseException) -> BaseException:
     return error
 
 
-def told(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """Another library's error on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]

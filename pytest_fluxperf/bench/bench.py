@@ -32,7 +32,7 @@ from pytest_fluxperf.gate.verdict import TimeJudgement, judge
 from pytest_fluxperf.measure.inputs import GenerationInputs
 from pytest_fluxperf.measure.runner import BodyRaised
 from pytest_fluxperf.pipelines import access
-from pytest_fluxperf.pipelines.compile_counters import limit_met
+from pytest_fluxperf.pipelines.compile_counters import reached_limit
 from pytest_fluxperf.pipelines.out_of_memory import SHORT, shortage
 from pytest_fluxperf.quality import custom_metrics
 from pytest_fluxperf.results import Baseline, Judgement, Measurement, PictureScores, Result
@@ -315,7 +315,7 @@ def _failure(error: BodyRaised) -> tuple[BodyRaised | None, Measurement]:
         cause.__traceback__ = None  # its frames hold the tensors
         return None, _broken(f"{SHORT} {error}: {reason}", out_of_memory=True)
     first = (str(cause).splitlines() or [""])[0]
-    if (limit := limit_met(cause)) is not None:
+    if (limit := reached_limit(cause)) is not None:
         first = f"dynamo's {limit} was met"
     return error, _broken(f"raised {type(cause).__name__}: {first} ({error})")
 

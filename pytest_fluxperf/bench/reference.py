@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from pytest_fluxperf.bench.case import Progress, inputs_for, is_noise, silent
 from pytest_fluxperf.bench.session import Session
 from pytest_fluxperf.bench.witnesses import ReferenceAnswers, reference_answers
-from pytest_fluxperf.errors import FluxPerfError, OutOfMemory, told
+from pytest_fluxperf.errors import FluxPerfError, OutOfMemory, one_line
 from pytest_fluxperf.gate.case import Case
-from pytest_fluxperf.measure.runner import timed
+from pytest_fluxperf.measure.runner import time_call
 from pytest_fluxperf.pipelines.out_of_memory import SHORT, shortage
 from pytest_fluxperf.quality import images
 from pytest_fluxperf.results import BASELINE, NONE, Picture, Prompt
@@ -81,7 +81,7 @@ class ReferenceRecipe:
             prepared.begin()
             try:
                 with self.counted():
-                    seconds, _, _ = timed(lambda: prepared.pipe(**inputs), self._session.clock)
+                    seconds, _, _ = time_call(lambda: prepared.pipe(**inputs), self._session.clock)
             except Exception as error:
                 prepared.park()  # not in use any more, so that room can be made of it
                 raise self._failed(error) from None
@@ -137,4 +137,4 @@ class ReferenceRecipe:
             return kind(error.without("recipe"), reference=recipe)
         if (reason := shortage(error)) is not None:
             return ReferenceOutOfMemory(f"{SHORT}: {reason}", reference=recipe)
-        return ReferenceFailed(f"raised {told(error)}", reference=recipe)
+        return ReferenceFailed(f"raised {one_line(error)}", reference=recipe)

@@ -214,12 +214,12 @@ class Session:
         With random weights, whose pictures meet no threshold, step caches that look at them get a schedule for
         ``steps`` denoising steps (by default the model's): ``fbcache:0.3`` becomes ``fbcache:0.3,computed=8``.
         """
-        from pytest_fluxperf.pipelines.optimizations.stepcache import scheduled
+        from pytest_fluxperf.pipelines.optimizations.stepcache import with_schedule
         from pytest_fluxperf.recipe import parse
 
         recipe = parse(self.dtype if text is None else text, dtype=self.dtype)
         if self.random:
-            recipe = scheduled(recipe, steps or self.info.defaults.steps)
+            recipe = with_schedule(recipe, steps or self.info.defaults.steps)
         return str(recipe)
 
     @property

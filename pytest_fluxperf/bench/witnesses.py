@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from pytest_fluxperf.bench.session import Session
-from pytest_fluxperf.errors import FluxPerfError, told
+from pytest_fluxperf.errors import FluxPerfError, one_line
 from pytest_fluxperf.machine import telemetry
 from pytest_fluxperf.measure.inputs import GenerationInputs
 from pytest_fluxperf.results import Fidelity, Ledger, Prompt, Workload
@@ -36,7 +36,7 @@ def ledger_of(
     try:
         ledger = count(call, prepared.pipe, session.device, lambda: prepared.steps.decisions)
     except Exception as error:  # the generations that were timed are none the worse for it
-        return None, f"not counted: {told(error)}"
+        return None, f"not counted: {one_line(error)}"
     if ledger is None:
         return None, "not counted: another profiler runs"
     load = telemetry.during(session.gpu.uuid, began, time.time())
@@ -106,7 +106,7 @@ def fidelity_of(prepared: Any, expected: ReferenceAnswers) -> Fidelity:
     try:
         answers = probe.answers(prepared.pipe, expected.inputs, prepared.begin)
     except Exception as error:
-        raise FluxPerfError(f"the transformer cannot answer fixed inputs: {told(error)}") from error
+        raise FluxPerfError(f"the transformer cannot answer fixed inputs: {one_line(error)}") from error
     return fidelity(
         answers,
         expected.answers,

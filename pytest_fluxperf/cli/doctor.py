@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from pytest_fluxperf.baseline.codec import decode
 from pytest_fluxperf.baseline.published import FOLDER as PUBLISHED
 from pytest_fluxperf.cli.arguments import Commands, add_baselines
-from pytest_fluxperf.errors import FluxPerfError, origin, told
+from pytest_fluxperf.errors import FluxPerfError, one_line, origin
 from pytest_fluxperf.machine import hardware, software, telemetry
 from pytest_fluxperf.machine.hardware import Gpu, hardware_differences
 from pytest_fluxperf.pipelines.quiet import quiet
@@ -107,7 +107,7 @@ def _torch(device: Gpu | None) -> Iterator[Check]:
     try:
         torch = importlib.import_module("torch")
     except Exception as error:
-        yield Check("fail", "torch", f"cannot be imported ({told(error)}); install it as https://pytorch.org says")
+        yield Check("fail", "torch", f"cannot be imported ({one_line(error)}); install it as https://pytorch.org says")
         return
     version, cuda = torch.__version__, torch.version.cuda
     if device is None or device.device == "cpu":
@@ -137,7 +137,7 @@ def _packages() -> Iterator[Check]:
             importlib.import_module("diffusers").FluxPipeline  # noqa: B018
         yield Check("ok", "pipeline", "diffusers' FluxPipeline can be imported")
     except Exception as error:  # often another package's fault: a torchvision of another torch, an old torchao
-        yield Check("fail", "pipeline", f"diffusers' FluxPipeline cannot be imported: {told(origin(error))}")
+        yield Check("fail", "pipeline", f"diffusers' FluxPipeline cannot be imported: {one_line(origin(error))}")
     for name, use in OPTIONAL.items():
         version = _version(name)
         if version is None:

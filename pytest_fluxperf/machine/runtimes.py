@@ -18,14 +18,14 @@ _SNAPSHOT = re.compile(
 """Where the hub's cache keeps a repository's files."""
 
 
-def loaded() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Name and version of each; nothing is loaded for it, and what is not there, or does not tell, is left out.
 
     ``cublas`` is of libcublas, ``nccl`` of the one that torch was built with, ``hub:OWNER/NAME`` the revision of a
     repository of the hub from which modules were imported.
     """
-    versions = {"cublas": _cublas(), "nccl": _nccl(sys.modules.get("torch"))}
-    return {name: version for name, version in versions.items() if version} | _hub_kernels()
+    found = {"cublas": _cublas(), "nccl": _nccl(sys.modules.get("torch"))}
+    return {name: version for name, version in found.items() if version} | _hub_kernels()
 
 
 def _cublas() -> str | None:

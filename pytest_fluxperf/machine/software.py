@@ -58,16 +58,16 @@ def capture() -> Environment:
     return Environment(
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
-        packages=installed(),
+        packages=distributions(),
         cuda=cuda,
         cudnn=cudnn,
         driver=_driver(),
-        runtimes=runtimes.loaded(),
+        runtimes=runtimes.versions(),
         flags={**_variables(), **(_torch_flags(torch) if torch is not None else {})},
     )
 
 
-def installed() -> dict[str, str]:
+def distributions() -> dict[str, str]:
     """Every installed distribution, its name normalized as PyPI does, and its version.
 
     The plugin is there also where it runs from its sources.

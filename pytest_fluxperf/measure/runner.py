@@ -16,11 +16,11 @@ from pytest_fluxperf.results import Generation, Measurement, Picture, Prompt, Wo
 
 MIN_WARMUP = 2
 MAX_WARMUP = 8
-OBSERVED = 1
+OBSERVED_WARMUPS = 1
 """Warm-up generation (from 0) in which it is looked at what runs: the first may compile, a third may not come. Where
 there is one alone and nothing to compile, it is that one."""
 
-SETTLED = 0.25
+SETTLING_TOLERANCE = 0.25
 """Warm-up has settled when the last generation took no more than this fraction longer than the fastest."""
 
 
@@ -173,7 +173,7 @@ class Runner:
         if self.hooks.reference and self.warmup:
             self.hooks.reference(prompts[0])
         settled = self.warmup == 0
-        observed = OBSERVED if self.compiles else min(OBSERVED, self.warmup - 1)
+        observed = OBSERVED_WARMUPS if self.compiles else min(OBSERVED_WARMUPS, self.warmup - 1)
         while not settled or len(seconds) < self.warmup:
             if len(seconds) >= max(self.warmup, MAX_WARMUP):
                 break
@@ -183,7 +183,7 @@ class Runner:
             self.hooks.progress("warm-up", len(seconds), self.warmup, None)
             after = self._compiled()
             compiled = bool(before and after and (after - before).graphs)
-            settled = not compiled and seconds[-1] <= (1 + SETTLED) * min(seconds)
+            settled = not compiled and seconds[-1] <= (1 + SETTLING_TOLERANCE) * min(seconds)
         return seconds
 
     def _measure(self, tracer: PhaseTracer | None) -> tuple[list[Generation], list[str]]:
@@ -234,7 +234,7 @@ class Runner:
         gc.collect(0)
         began = time.time()
         try:
-            seconds, wall_s, output = timed(self.call, self.clock)
+            seconds, wall_s, output = time_call(self.call, self.clock)
         except BaseException as error:
             if not self.hooks.is_failure(error):
                 raise
@@ -244,7 +244,7 @@ class Runner:
         return _Timed(seconds, wall_s, phases, output, decoded, began, time.time())
 
 
-def timed(call: Callable[[], Any], clock: Clock) -> tuple[float, float, Any]:
+def time_call(call: Callable[[], Any], clock: Clock) -> tuple[float, float, Any]:
     """Device seconds, wall seconds and result of one call, synchronized before and after."""
     wall = WallClock()
     clock.synchronize()

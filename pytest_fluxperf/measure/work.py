@@ -117,7 +117,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Trace:
     """What a profiler saw, in nanoseconds of one clock."""
 
     borders: Sequence[int]
@@ -205,7 +205,7 @@ def _uncounted() -> frozenset[str]:
     return frozenset({__file__, phases.__file__, str(dynamo / "mutation_guard.py"), str(dynamo / "utils.py")})
 
 
-def _read(events: Iterable[Event]) -> Seen:
+def _read(events: Iterable[Event]) -> Trace:
     """Take what is counted out of a profiler's events, in one pass."""
     from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
@@ -228,14 +228,14 @@ def _read(events: Iterable[Event]) -> Seen:
             launched[event.correlation_id()] = event.start_ns()
     thread = borders[0][1] if borders else None
     kernels.sort()
-    return Seen(
+    return Trace(
         borders=sorted(start for start, _ in borders),
         operators=[(start, name) for start, name, on in operators if on == thread],
         kernels=[(launched.get(at), spent, name) for _, spent, name, at in kernels],
     )
 
 
-def ledger(sections: Sequence[Section], seen: Seen, device: str) -> Ledger:
+def ledger(sections: Sequence[Section], seen: Trace, device: str) -> Ledger:
     """Bring the sections' calls and what the profiler saw in them together; sections of one phase are added up.
 
     Raises RuntimeError when the profiler lost borders: nothing could be told apart then.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pytest_fluxperf.errors import FluxPerfError, told
+from pytest_fluxperf.errors import FluxPerfError, one_line
 from pytest_fluxperf.pipelines.integrity import check_model_folder
 from pytest_fluxperf.pipelines.models import ModelInfo
 
@@ -84,7 +84,7 @@ def _hub(repository: str) -> Access:
         import huggingface_hub as hub
         from huggingface_hub import constants, errors
     except ImportError as error:
-        why = f"{repository} cannot be looked for: huggingface_hub cannot be imported ({told(error)})"
+        why = f"{repository} cannot be looked for: huggingface_hub cannot be imported ({one_line(error)})"
         return Access("unknown", f"{why}; pip install huggingface_hub, or give a folder with --fluxperf-model=PATH")
     lacking = lack(repository)
     if lacking is None:
@@ -99,5 +99,5 @@ def _hub(repository: str) -> Access:
     except errors.RepositoryNotFoundError:
         return Access("refused", absent(repository))
     except Exception as error:
-        return Access("unknown", f"{repository} {lacking} and the hub does not answer ({told(error)}); {fetch}")
+        return Access("unknown", f"{repository} {lacking} and the hub does not answer ({one_line(error)}); {fetch}")
     return Access("allowed", f"{repository} may be used but {lacking}; fetch it with `hf download {repository}`")

@@ -74,7 +74,7 @@ def snapshot() -> CompileCounts:
     )
 
 
-def limit_met(error: BaseException | None) -> str | None:
+def reached_limit(error: BaseException | None) -> str | None:
     """The limit for which dynamo raised ``error`` (it does with ``fullgraph``), or None."""
     while error is not None:
         if limit := _limit(str(error)):

@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from pytest_fluxperf.errors import FluxPerfError, origin, told
+from pytest_fluxperf.errors import FluxPerfError, one_line, origin
 from pytest_fluxperf.pipelines import access, randomflux
 from pytest_fluxperf.pipelines.integrity import check_model_folder
 from pytest_fluxperf.pipelines.models import ModelInfo
@@ -54,7 +54,7 @@ def _import_libraries() -> None:
             from transformers import CLIPTextModel, T5EncoderModel  # noqa: F401
     except Exception as error:  # whatever a package raises that does not go with the others
         raise FluxPerfError(
-            f"the libraries of a FLUX pipeline cannot be imported ({told(origin(error))}); see "
+            f"the libraries of a FLUX pipeline cannot be imported ({one_line(origin(error))}); see "
             "`fluxperf doctor`, or install them with pip install 'pytest-fluxperf[flux]'"
         ) from error
     gc.collect()

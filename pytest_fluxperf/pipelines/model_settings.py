@@ -20,7 +20,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
     teacache_coefficients: Annotated[tuple[float, ...], msgspec.Meta(min_length=1)] | None = None
 
 
-def checked(content: dict[str, Any]) -> dict[str, Any]:
+def check(content: dict[str, Any]) -> dict[str, Any]:
     """What is said in ``content``; raises :class:`ValueError` with the place of what cannot be."""
     try:
         settings = msgspec.convert(content, Settings)

@@ -63,8 +63,8 @@ _SCHNELL = ModelInfo(
     "black-forest-labs/FLUX.1-schnell",
     defaults=Defaults(steps=4, guidance=0.0, max_sequence_length=256),
 )
-_NAMED = {info.name: info for info in (_DEV, _SCHNELL)}
-_BY_SOURCE = {info.source: info for info in _NAMED.values()}
+_BY_NAME = {info.name: info for info in (_DEV, _SCHNELL)}
+_BY_SOURCE = {info.source: info for info in _BY_NAME.values()}
 
 _RANDOM_CAVEATS = (
     "the weights are random: pictures are noise, neither compared nor kept, and show no image quality",
@@ -84,8 +84,8 @@ def resolve(name_or_path: str, registered: Mapping[str, str] | None = None) -> M
         return replace(resolve(str(registered[text])), name=text)
     if text == "tiny":
         return _tiny()
-    if text in _NAMED:
-        return _NAMED[text]
+    if text in _BY_NAME:
+        return _BY_NAME[text]
     if text.endswith(RANDOM):
         return _random(text)
     if text and Path(text).expanduser().exists():
@@ -94,7 +94,7 @@ def resolve(name_or_path: str, registered: Mapping[str, str] | None = None) -> M
         return _BY_SOURCE[text]
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text):
         return ModelInfo(text, text)
-    names = ["tiny", *_NAMED, *(name + RANDOM for name in _NAMED), *(registered or ())]
+    names = ["tiny", *_BY_NAME, *(name + RANDOM for name in _BY_NAME), *(registered or ())]
     near = "".join(f" (did you mean {close!r}?)" for close in difflib.get_close_matches(text, names, n=1))
     raise FluxPerfError(
         f"model {name_or_path!r}: no such folder and no known name{near}; there are {', '.join(names)}, "
@@ -103,9 +103,9 @@ def resolve(name_or_path: str, registered: Mapping[str, str] | None = None) -> M
 
 
 def _random(text: str) -> ModelInfo:
-    base = _NAMED.get(text.removesuffix(RANDOM))
+    base = _BY_NAME.get(text.removesuffix(RANDOM))
     if base is None:
-        choices = " and ".join(name + RANDOM for name in _NAMED)
+        choices = " and ".join(name + RANDOM for name in _BY_NAME)
         raise FluxPerfError(f"model {text!r}: random weights exist for {choices}")
     return replace(base, name=text, source=base.name, random=True, caveats=_RANDOM_CAVEATS)
 
@@ -139,7 +139,7 @@ def _folder(folder: Path) -> ModelInfo:
 
         content = _read_json(folder / SETTINGS_FILE, f"model {str(folder)!r}")
         try:
-            settings = model_settings.checked(content)
+            settings = model_settings.check(content)
         except ValueError as error:
             raise FluxPerfError(str(error), file=folder / SETTINGS_FILE) from None
     coefficients = settings.pop("teacache_coefficients", None)

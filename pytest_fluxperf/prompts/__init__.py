@@ -56,9 +56,9 @@ Entry = tuple[str, tuple[int, ...]]
 
 def _entries(source: str | Sequence[str], folder: Path, registered: Mapping[str, Sequence[str]]) -> list[Entry]:
     if not isinstance(source, str):
-        return [(_checked(text, "prompts"), ()) for text in source]
+        return [(_check(text, "prompts"), ()) for text in source]
     if source in registered:
-        return [(_checked(text, source), ()) for text in registered[source]]
+        return [(_check(text, source), ()) for text in registered[source]]
     if source in {path.stem for path in folder.glob("*.txt")}:
         return _read(folder / f"{source}.txt")
     try:
@@ -81,7 +81,7 @@ def _read(path: Path) -> list[Entry]:
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if path.suffix == ".jsonl":
         return [_json_entry(line, f"{path}:{number}") for number, line in lines]
-    return [(_checked(line, f"{path}:{number}"), ()) for number, line in lines if not line.startswith("#")]
+    return [(_check(line, f"{path}:{number}"), ()) for number, line in lines if not line.startswith("#")]
 
 
 def _json_entry(line: str, where: str) -> Entry:
@@ -90,7 +90,7 @@ def _json_entry(line: str, where: str) -> Entry:
     except (ValueError, RecursionError) as error:
         raise FluxPerfError(f"not JSON ({error})", file=where) from None
     if isinstance(value, str):
-        return _checked(value, where), ()
+        return _check(value, where), ()
     if not isinstance(value, dict) or not isinstance(value.get("prompt"), str):
         raise FluxPerfError(
             'must be a string or an object with "prompt", such as {"prompt": "...", "seed": 0}', file=where
@@ -101,13 +101,13 @@ def _json_entry(line: str, where: str) -> Entry:
         raise FluxPerfError("give seed or seeds, not both", file=where)
     seeds = value.get("seeds", [value["seed"]] if "seed" in value else None)
     if seeds is None:
-        return _checked(value["prompt"], where), ()
+        return _check(value["prompt"], where), ()
     if not isinstance(seeds, list) or not seeds or not all(type(s) is int and 0 <= s <= MAX_SEED for s in seeds):
         raise FluxPerfError(f"seeds must be whole numbers from 0 to {MAX_SEED}, one or more", file=where)
-    return _checked(value["prompt"], where), tuple(seeds)
+    return _check(value["prompt"], where), tuple(seeds)
 
 
-def _checked(text: str, where: str) -> str:
+def _check(text: str, where: str) -> str:
     if not text.strip():
         raise FluxPerfError("an empty prompt", file=where)
     if any("\ud800" <= character <= "\udfff" for character in text):

@@ -46,7 +46,7 @@ def pictures_of(output: Any) -> list[Pixels]:
             raise FluxPerfError("the test returned an empty list instead of pictures")
         return found
     if isinstance(output, Image.Image):
-        return [_scaled(np.asarray(output.convert("RGB")))]
+        return [_scale(np.asarray(output.convert("RGB")))]
     array, channels_first = output, False
     if hasattr(output, "detach"):  # a torch tensor, without importing torch
         array, channels_first = output.detach().to("cpu"), True
@@ -58,19 +58,19 @@ def pictures_of(output: Any) -> list[Pixels]:
         if batch.shape[-1] == 1:
             batch = batch.repeat(3, axis=-1)
         if batch.shape[-1] == 3:
-            return [_scaled(picture) for picture in batch]
-    kind = f"an array of shape {array.shape}" if isinstance(array, np.ndarray) else _described(output)
+            return [_scale(picture) for picture in batch]
+    kind = f"an array of shape {array.shape}" if isinstance(array, np.ndarray) else _describe(output)
     raise FluxPerfError(
         f"the test returned {kind}; return the picture: a PIL image, a numpy array (HWC), "
         "a torch tensor (CHW), a list of them, or a pipeline's output"
     )
 
 
-def _described(value: Any) -> str:
+def _describe(value: Any) -> str:
     return "nothing (None)" if value is None else f"a {type(value).__name__}"
 
 
-def _scaled(picture: npt.NDArray[Any]) -> Pixels:
+def _scale(picture: npt.NDArray[Any]) -> Pixels:
     if picture.dtype == np.uint8:
         return picture.astype(np.float32) / np.float32(255)
     if np.issubdtype(picture.dtype, np.floating):
@@ -123,7 +123,7 @@ def load(path: Path) -> Pixels:
     """Read a stored picture; raises :class:`FluxPerfError` that names a missing or damaged file."""
     try:
         with Image.open(path) as image:
-            return _scaled(np.asarray(image.convert("RGB")))
+            return _scale(np.asarray(image.convert("RGB")))
     except FileNotFoundError:
         remedy = "record the baseline again with --fluxperf-update"
         raise FluxPerfError("the picture is missing", remedy=remedy, file=path) from None

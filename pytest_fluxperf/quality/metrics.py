@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pytest_fluxperf.errors import FluxPerfError, told
+from pytest_fluxperf.errors import FluxPerfError, one_line
 from pytest_fluxperf.quality.custom_metrics import PictureMetric
 from pytest_fluxperf.quality.images import Pixels
 from pytest_fluxperf.results import PSNR_CAP_DB, Similarity
@@ -89,7 +89,7 @@ def _lpips(device: str) -> Any:
         importlib.import_module("torchvision")
     except Exception as error:  # most often a build for another torch: "operator torchvision::nms does not exist"
         raise FluxPerfError(
-            f"LPIPS was asked for but torchvision cannot be imported ({told(error)}): install the build that "
+            f"LPIPS was asked for but torchvision cannot be imported ({one_line(error)}): install the build that "
             "belongs to the installed torch, or leave lpips out of --fluxperf-metrics"
         ) from None
     try:
@@ -98,7 +98,7 @@ def _lpips(device: str) -> Any:
         return LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True).eval().to(device)
     except Exception as error:  # the backbone's download fails in as many ways as there are networks
         raise FluxPerfError(
-            f"LPIPS was asked for but its AlexNet weights are not at hand ({told(error)}): download them once with "
+            f"LPIPS was asked for but its AlexNet weights are not at hand ({one_line(error)}): download them once with "
             "python -c 'import torchvision; torchvision.models.alexnet(weights=\"DEFAULT\")', "
             "or leave lpips out of --fluxperf-metrics"
         ) from None

@@ -17,7 +17,7 @@ import pytest_fluxperf
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.machine import hardware, runtimes
 from pytest_fluxperf.machine.hardware import check_gpu, detect_hardware, gpu_folder, hardware_differences
-from pytest_fluxperf.machine.software import capture, diff, differences, installed, stack_differences
+from pytest_fluxperf.machine.software import capture, diff, differences, distributions, stack_differences
 from pytest_fluxperf.results import Environment
 
 
@@ -257,7 +257,7 @@ def test_capture(nvml: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "secret")
     monkeypatch.setitem(sys.modules, "torch", None)
     found = capture()
-    assert found.packages["pytest"] == installed()["pytest"] == pytest.__version__
+    assert found.packages["pytest"] == distributions()["pytest"] == pytest.__version__
     assert found.driver == "580.65"
     assert (found.flags["OMP_NUM_THREADS"], found.flags["LD_PRELOAD"]) == ("2", "libtcmalloc.so libiomp5.so")
     assert b"secret" not in msgspec.json.encode(found)
@@ -298,12 +298,12 @@ def test_importing_it_brings_no_torch() -> None:
 
 
 def test_names_are_normalized() -> None:
-    assert all(name == name.lower() and "_" not in name and "." not in name for name in installed())
+    assert all(name == name.lower() and "_" not in name and "." not in name for name in distributions())
 
 
 def test_the_plugin_is_named_also_where_it_runs_from_its_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.metadata.distributions", lambda: [])
-    assert installed() == {"pytest-fluxperf": pytest_fluxperf.__version__}
+    assert distributions() == {"pytest-fluxperf": pytest_fluxperf.__version__}
 
 
 def test_diff_puts_the_stack_first() -> None:
@@ -353,18 +353,18 @@ def test_the_library_that_is_mapped_says_its_version(maps: Any, monkeypatch: pyt
 
     monkeypatch.setattr("ctypes.CDLL", lambda path: opened.append(path) or SimpleNamespace(cublasGetProperty=ask))
     maps("/opt/x/libcublasLt.so.13", "/opt/my libs/libcublas.so.13")
-    assert runtimes.loaded()["cublas"] == "13.0.2"
+    assert runtimes.versions()["cublas"] == "13.0.2"
     assert opened == ["/opt/my libs/libcublas.so.13"]
     maps("/opt/x/libcublasLt.so.13")
-    assert "cublas" not in runtimes.loaded()
+    assert "cublas" not in runtimes.versions()
 
 
 def test_a_library_that_does_not_tell_is_left_out(maps: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     maps("/opt/x/libcublas.so.13")
     monkeypatch.setattr("ctypes.CDLL", lambda path: SimpleNamespace())
-    assert "cublas" not in runtimes.loaded()
+    assert "cublas" not in runtimes.versions()
     monkeypatch.setattr("ctypes.CDLL", lambda path: SimpleNamespace(cublasGetProperty=lambda *_: 1))
-    assert "cublas" not in runtimes.loaded()
+    assert "cublas" not in runtimes.versions()
 
 
 def test_nccl_and_kernels_of_the_hub(maps: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,9 +374,9 @@ def test_nccl_and_kernels_of_the_hub(maps: Any, monkeypatch: pytest.MonkeyPatch)
     revision = "0123456789abcdef0123456789abcdef01234567"
     place = f"/cache/hub/models--kernels-community--flash-attn3/snapshots/{revision}/build/torch-cu130/fa3/__init__.py"
     monkeypatch.setitem(sys.modules, "fa3_1f2e", SimpleNamespace(__file__=place))
-    assert runtimes.loaded() == {"nccl": "2.28.9", "hub:kernels-community/flash-attn3": revision}
+    assert runtimes.versions() == {"nccl": "2.28.9", "hub:kernels-community/flash-attn3": revision}
     torch.version.cuda = None
-    assert "nccl" not in runtimes.loaded()
+    assert "nccl" not in runtimes.versions()
 
 
 def test_a_runtime_that_one_side_does_not_name_is_unknown_there() -> None:

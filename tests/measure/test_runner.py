@@ -314,6 +314,6 @@ def test_problems_of_pictures_are_recorded():
 
 def test_timed_measures_by_both_clocks():
     clock = FakeClock()
-    seconds, wall, output = measuring.timed(lambda: clock.work(7) or "made", clock)
+    seconds, wall, output = measuring.time_call(lambda: clock.work(7) or "made", clock)
     assert (seconds, output) == (7, "made")
     assert 0 < wall < 7

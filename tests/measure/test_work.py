@@ -14,7 +14,7 @@ from torch.autograd import DeviceType
 
 from pytest_fluxperf.baseline.codec import rounded
 from pytest_fluxperf.measure import work
-from pytest_fluxperf.measure.work import BORDER, Section, Seen, count, ledger
+from pytest_fluxperf.measure.work import BORDER, Section, Trace, count, ledger
 from pytest_fluxperf.results import OTHER_FAMILIES, Ledger, Run, Work
 
 CACHE = "fbcache:0.3,computed=2"
@@ -249,14 +249,14 @@ def test_small_families_are_summed_up_and_nothing_is_lost():
 
 def test_a_typical_step_is_the_most_frequent_one():
     sections = [Section("computed", calls) for calls in (30, 20, 20, 21)]
-    found = ledger(sections, Seen(borders=[0, 10, 20, 30], operators=[], kernels=[]), "cpu")
+    found = ledger(sections, Trace(borders=[0, 10, 20, 30], operators=[], kernels=[]), "cpu")
     assert found.phase("computed").each.calls == 20
     assert found.phase("computed").total.calls == 91
 
 
 def test_lost_borders_are_an_error():
     with pytest.raises(RuntimeError, match="kept 1 of 2 borders"):
-        ledger([Section("text", 1)] * 2, Seen(borders=[0], operators=[], kernels=[]), "cpu")
+        ledger([Section("text", 1)] * 2, Trace(borders=[0], operators=[], kernels=[]), "cpu")
 
 
 def test_a_ledger_is_stored_with_a_run_and_a_run_without_one_still_loads():

@@ -261,5 +261,5 @@ def _loaded():
     torch._dynamo.config.recompile_limit = 1000
     torch.set_num_threads(1)  # so small a model gains nothing from more, and tests share the machine
     # Nothing is installed meanwhile, and reading it all takes as long as a generation.
-    software.installed = functools.cache(software.installed)
+    software.distributions = functools.cache(software.distributions)
     return filelock, flip_evaluator, hypothesis, torchmetrics, torchao, FluxPipeline, first_block_cache

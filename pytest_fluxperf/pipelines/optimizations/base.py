@@ -18,7 +18,7 @@ from importlib import metadata
 from typing import Any
 
 from pytest_fluxperf import recipe as grammar
-from pytest_fluxperf.errors import Unavailable, told
+from pytest_fluxperf.errors import Unavailable, one_line
 from pytest_fluxperf.pipelines.models import ModelInfo
 from pytest_fluxperf.pipelines.out_of_memory import shortage
 from pytest_fluxperf.pipelines.quiet import quiet
@@ -140,7 +140,7 @@ def needs_package(module: str, install: str) -> str | None:
     except ModuleNotFoundError:  # Of the package that the module is in.
         spec = None
     except Exception as error:  # Raised by that package.
-        return f"needs the package {install}, but {module.rpartition('.')[0]} does not import: {told(error)}"
+        return f"needs the package {install}, but {module.rpartition('.')[0]} does not import: {one_line(error)}"
     # Without an origin it is a bare folder: flash-attn-4 makes one named flash_attn, as another package is called.
     found = spec is not None and spec.origin is not None
     return None if found else f"needs the package {install}, which is not installed"

@@ -27,7 +27,7 @@ TYPICAL_SHARE = 8 / 28
 0.3 was published to compute: 2.05 s against 7.11 s, 29 % of the time."""
 
 
-def scheduled(recipe: Recipe, steps: int) -> Recipe:
+def with_schedule(recipe: Recipe, steps: int) -> Recipe:
     """The recipe for random weights, whose pictures meet no threshold: caches that look at them follow a schedule.
 
     A token with a ``computed`` option that is not set gets :data:`TYPICAL_SHARE` of ``steps``.
