@@ -86,7 +86,7 @@ def result_of(
     result = msgspec.structs.replace(
         first,
         measurement=_joined(trial.new),
-        quality=first.quality if trial.new and not _is_stored(first.quality) else None,
+        quality=first.scores.reference if trial.new else None,
         drift=None,
         baseline=baseline,
         comparison=comparison_of(trial),
@@ -248,13 +248,9 @@ def _drift(trial: Trial, folder: Path, metrics: Sequence[str]) -> Quality | None
 
 
 def _pictures(result: Result) -> tuple[Picture, ...]:
-    if result.quality is not None and not _is_stored(result.quality):
-        return result.quality.references
+    if (compared := result.scores.reference) is not None:
+        return compared.references
     if result.reference != BASELINE:
         return ()
     made = result.measurement.generations[: len(result.workload.prompts)]
     return tuple(g.picture for g in made if g.picture is not None)
-
-
-def _is_stored(quality: Quality | None) -> bool:
-    return quality is not None and quality.reference == BASELINE

@@ -95,7 +95,7 @@ def lasting(
         *judged.computed_steps(measurement, baseline, policy),
         *judged.peak_memory(measurement, baseline, policy),
         *judged.graph_breaks(measurement, baseline),
-        *fidelity(measurement.fidelity, [run.fidelity for run in baseline.runs]),
+        *fidelity(measurement.fidelity, [run.fidelity for run in baseline.by_time]),
         *pictures.prompt_collapse(scores.reference, baseline, policy),
         *pictures.quality_changes(scores.reference, baseline, policy),
         *_own_metrics(scores, baseline, policy),
