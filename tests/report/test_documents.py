@@ -156,6 +156,22 @@ def test_prompts_of_later_rounds_are_compared_with_their_own_baseline():
     assert row.n == 6
 
 
+def test_the_newest_run_is_the_one_measured_last_wherever_it_is_stored():
+    """A session that was appended late may be older than those before it."""
+    plain = documents.result("bf16", runs=3)
+    replace = msgspec.structs.replace
+    last, *others = reversed(plain.baseline.runs)
+    newest = replace(last, environment=documents.NEW.digest, facts={"attention": "flash", "ran": {"casts": 2}})
+    environments = {e.digest: e for e in (documents.OLD, documents.NEW)}
+    baseline = replace(plain.baseline, runs=(newest, *others), environments=environments)
+    view = overview(documents.document([replace(plain, baseline=baseline)]))
+    assert view.environments == (documents.NEW,)
+    assert view.differences == ()
+    (row,) = view.rows
+    facts = {fact.name: fact.baseline for fact in row.facts}
+    assert (facts["attention"], facts["ran casts"]) == ("flash", "2")
+
+
 def test_speed_ups_pair_what_was_measured_side_by_side():
     """In turns of two environments each test has blocks of its own: the reference's say nothing of another's."""
     reference, cached = documents.result("bf16"), documents.result("bf16+fbcache:0.3")

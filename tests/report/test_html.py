@@ -487,6 +487,19 @@ def test_hostile_prompts_stay_text(open_page, runs):
     assert page.locator("b[onmouseover]").count() == 0
 
 
+def test_the_browser_runs_no_script_but_the_pages_own(browser, runs, tmp_path):
+    planted = '<main><script>window.hacked = 1</script><img src="x" onerror="window.hacked = 2">'
+    (tmp_path / "report.html").write_text(runs("alone").read_text().replace("<main>", planted, 1))
+    page = browser.new_page()
+    refused = []
+    page.on("console", lambda message: refused.append(message.text))
+    page.goto(f"file://{tmp_path / 'report.html'}")
+    assert page.locator("#shown").inner_text() == "16 of 16 shown"
+    assert page.evaluate("window.hacked === undefined")
+    assert sum("Content Security Policy" in text for text in refused) == 3
+    page.close()
+
+
 def test_missing_and_damaged_pictures_are_stated(tmp_path):
     document = documents.document([documents.result("bf16+fa2", pictures=documents.Pictures(tmp_path, 64))])
     found = sorted((tmp_path).rglob("*.png"))
