@@ -57,9 +57,12 @@ def test_answers_repeat_bit_by_bit_and_differ_by_noise_level(answers, inputs):
         "fbcache:0.5,engine=cache-dit",
         "teacache:0.5",
         "fora",
+        "dbcache:front=1",
         "taylorseer",
+        "taylorseer:lite",
         "magcache",
         "pab",
+        "fastercache",
     ],
 )
 def test_a_step_cache_has_nothing_to_reuse(answers, cache):

@@ -8,6 +8,7 @@ and need no measuring mode. First-block cache, which looks at the picture, has a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -126,12 +127,16 @@ def _fastercache(host: Host, token: Token) -> Applied:
     from diffusers import FasterCacheConfig
     from diffusers.hooks.faster_cache import _FASTER_CACHE_BLOCK_HOOK
 
+    def timestep() -> Any:
+        # FasterCache fails where a generation begins within its range (few steps, image to image): nothing is stored.
+        return host.pipe.current_timestep if host.steps.index else math.inf
+
     config = FasterCacheConfig(
         spatial_attention_block_skip_range=int(token.option("interval") or 1),
         spatial_attention_timestep_skip_range=(-1, int(token.option("high") or 0)),
         is_guidance_distilled=True,
         tensor_format="BCHW",
-        current_timestep_callback=_timestep(host),
+        current_timestep_callback=timestep,
     )
     return NativeCache(host, token, config, _FASTER_CACHE_BLOCK_HOOK)
 
