@@ -1,14 +1,16 @@
-"""Is a model folder whole? Found from files' headers in milliseconds, before any weight is read.
+"""Is a model folder whole? Most is found from files' headers in milliseconds, before any weight is read.
 
 A missing or truncated weights file, or a configuration that does not match the weights, gets one clear error that names
-the file. Only safetensors are accepted: nothing is ever unpickled.
+the file. Whether every key of a file found its place, and every weight a key, is known when the libraries have loaded
+them. Only safetensors are accepted: nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytest_fluxperf.errors import FluxPerfError
 
@@ -32,20 +34,86 @@ def check_model_folder(folder: Path) -> None:
         if not (folder / component).is_dir():
             raise FluxPerfError("the folder is missing; the model is incomplete", file=folder / component)
         shapes: dict[str, tuple[int, ...]] = {}
+        promised = _index(folder / component, stem)
         for path in _files(folder / component, stem):
-            shapes |= _header(path)
+            held = _header(path)
+            lacking = sorted(key for key, file in promised.items() if file == path.name and key not in held)
+            if lacking:
+                raise FluxPerfError(f"lacks {_named(lacking)}, which the index promises", file=path)
+            shapes |= held
         if component == "transformer":
             _check_transformer(folder / component, shapes)
 
 
-def _files(folder: Path, stem: str) -> list[Path]:
+class Fault(NamedTuple):
+    """What is wrong with the keys of a weights file."""
+
+    file: Path
+    problem: str
+
+
+def faults(folder: Path, component: str, loading_info: Mapping[str, Iterable[Any]]) -> list[Fault]:
+    """What is wrong with ``component``'s files in ``folder``, by what its library says of loading them.
+
+    ``loading_info`` is the second value of ``from_pretrained(output_loading_info=True)``. diffusers and transformers
+    leave weights that are tied to others out of it, and those that a class ignores by design.
+    """
+    where = folder / component
+    files = _index(where, WEIGHTS[component])
+    # What no file holds is told of the file, or the index, that should know of it.
+    whole = where / f"{WEIGHTS[component]}.safetensors{'.index.json' if files else ''}"
+    found = []
+    if missing := sorted(loading_info["missing_keys"]):
+        found.append(Fault(whole, f"lacks {_named(missing)}"))
+    if unexpected := sorted(loading_info["unexpected_keys"]):
+        file = where / files.get(unexpected[0], whole.name)
+        found.append(Fault(file, f"holds {_named(unexpected)}, for which the model has no place"))
+    if mismatched := sorted(loading_info["mismatched_keys"]):
+        key, stored, needed = mismatched[0]
+        file = where / files.get(key, whole.name)
+        shapes = f"{_shape(stored)}, where the model needs {_shape(needed)}"
+        found.append(Fault(file, f"holds {_named([name for name, *_ in mismatched])} in another shape ({shapes})"))
+    return [*found, *(Fault(whole, str(message)) for message in loading_info.get("error_msgs") or ())]
+
+
+def require_whole(found: Sequence[Fault]) -> None:
+    """Raise :class:`FluxPerfError` that tells all faults, with their files."""
+    if found:
+        first, *others = found
+        more = [problem if file == first.file else f"{file}: {problem}" for file, problem in others]
+        raise FluxPerfError(
+            "; ".join((first.problem, *more)),
+            file=first.file,
+            remedy="weights without a key would be random: fetch or save the model anew",
+        )
+
+
+def _named(keys: Sequence[str]) -> str:
+    """The first keys by name, and how many more there are."""
+    shown = ", ".join(keys[:3])
+    return f"{shown} and {len(keys) - 3} more" if len(keys) > 3 else shown
+
+
+def _shape(shape: Iterable[int]) -> str:
+    return "×".join(map(str, shape)) or "a scalar"
+
+
+def _index(folder: Path, stem: str) -> dict[str, str]:
+    """Which file holds which key, where weights are spread over several files; else empty."""
     index = folder / f"{stem}.safetensors.index.json"
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError, OSError) as error:
-            raise FluxPerfError(f"not an index of weights ({error})", file=index) from None
-        return [folder / name for name in names]
+    if not index.is_file():
+        return {}
+    try:
+        return {
+            str(key): str(file) for key, file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise FluxPerfError(f"not an index of weights ({error})", file=index) from None
+
+
+def _files(folder: Path, stem: str) -> list[Path]:
+    if index := _index(folder, stem):
+        return [folder / name for name in sorted(set(index.values()))]
     if (folder / f"{stem}.safetensors").is_file() or not list(folder.glob("*.bin")):
         return [folder / f"{stem}.safetensors"]
     raise FluxPerfError(

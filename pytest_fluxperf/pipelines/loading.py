@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import importlib
+import json
 import textwrap
 from pathlib import Path
 from typing import Any
 
 from pytest_fluxperf.errors import FluxPerfError, one_line, origin
-from pytest_fluxperf.pipelines import access, randomflux
+from pytest_fluxperf.pipelines import access, integrity, randomflux
 from pytest_fluxperf.pipelines.integrity import check_model_folder
 from pytest_fluxperf.pipelines.models import ModelInfo
 from pytest_fluxperf.pipelines.optimizations.dtype import TORCH_NAMES
@@ -75,12 +77,38 @@ def free(device: str) -> None:
 def _from_pretrained(info: ModelInfo, torch_dtype: Any) -> Any:
     from diffusers import FluxPipeline
 
-    if Path(info.source).is_dir():
-        check_model_folder(Path(info.source))
+    here = Path(info.source).is_dir()
     try:
-        return FluxPipeline.from_pretrained(info.source, dtype=torch_dtype)
+        folder = Path(info.source if here else FluxPipeline.download(info.source))
+        check_model_folder(folder)
+        components, faults = _components(folder, torch_dtype)
+        integrity.require_whole(faults)
+        return FluxPipeline.from_pretrained(folder, dtype=torch_dtype, **components)
+    except FluxPerfError as error:
+        raise FluxPerfError(f"model {info.name!r}: {error}") from None
     except Exception as error:
         raise FluxPerfError(f"model {info.name!r}: {_explain(info, error)}") from error
+
+
+def _components(folder: Path, torch_dtype: Any) -> tuple[dict[str, Any], list[integrity.Fault]]:
+    """The components with weights, each loaded by itself, and what is wrong with the keys of their files.
+
+    A pipeline loads them too, but keeps to itself which weights it left random.
+    """
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    loaded, faults = dict[str, Any](), list[integrity.Fault]()
+    for name in integrity.WEIGHTS:
+        library, kind = index.get(name) or (None, None)
+        if not (library and kind):
+            raise FluxPerfError(f"names no {name}, without which there is no picture", file=folder / "model_index.json")
+        loaded[name], keys = getattr(importlib.import_module(library), kind).from_pretrained(
+            folder / name,
+            dtype=torch_dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told with the others
+        )
+        faults += integrity.faults(folder, name, keys)
+    return loaded, faults
 
 
 def _explain(info: ModelInfo, error: BaseException) -> str:

@@ -12,6 +12,7 @@ import tinyflux
 
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.pipelines import loading, models, randomflux
+from pytest_fluxperf.pipelines.integrity import WEIGHTS
 from pytest_fluxperf.pipelines.models import Defaults, resolve
 
 
@@ -135,6 +136,7 @@ class TestExplanations:
         def fail(*_, **__):
             raise error
 
+        monkeypatch.setattr(diffusers.FluxPipeline, "download", fail)
         monkeypatch.setattr(diffusers.FluxPipeline, "from_pretrained", fail)
         with pytest.raises(FluxPerfError) as caught:
             loading.load(resolve(model), "bf16", "cpu")
@@ -204,6 +206,109 @@ def test_damaged_weights_in_a_folder_are_explained(folder, tmp_path):
     (tmp_path / "broken" / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"broken")
     with pytest.raises(FluxPerfError, match="truncated or not a safetensors file"):
         loading.load(resolve(str(tmp_path / "broken")), "fp32", "cpu")
+
+
+class TestKeys:
+    """A weight without a key is random, whatever the library says of it in its log."""
+
+    @pytest.fixture
+    def weights(self, folder, tmp_path):
+        """``weights(component, change)`` lets ``change`` edit the component's state dict in a copy of the model."""
+        import shutil
+
+        from safetensors.torch import load_file, save_file
+
+        copy = shutil.copytree(folder, tmp_path / "model")
+
+        def edit(component, change):
+            path = copy / component / f"{WEIGHTS[component]}.safetensors"
+            state = load_file(path)
+            change(state)
+            save_file(state, path, metadata={"format": "pt"})
+            return path
+
+        return edit
+
+    def refused(self, tmp_path):
+        with pytest.raises(FluxPerfError) as caught:
+            loading.load(resolve(str(tmp_path / "model")), "bf16", "cpu")
+        assert len(str(caught.value).splitlines()) == 1
+        return str(caught.value)
+
+    @pytest.mark.parametrize("component", WEIGHTS)
+    def test_every_component_is_accounted_for(self, weights, tmp_path, component):
+        import torch
+
+        names = []
+
+        def change(state):
+            matrices = (key for key in sorted(state) if key.endswith("weight") and state[key].dim() == 2)
+            names.extend(key for key in matrices if "_embedder." not in key)  # the transformer's are checked before
+            del state[names[0]]
+            state["fc.surplus.weight"] = torch.zeros(3)
+            state[names[1]] = torch.zeros(7, 5)
+
+        path = weights(component, change)
+        text = self.refused(tmp_path)
+        assert f"model 'model': {path}: lacks {names[0]}; holds fc.surplus.weight, for which" in text
+        assert f"holds {names[1]} in another shape (7×5, where the model needs " in text
+        assert text.endswith("weights without a key would be random: fetch or save the model anew")
+
+    def test_the_faults_of_all_components_are_one_error(self, weights, tmp_path):
+        def drop(state):
+            for key in sorted(state)[-5:]:
+                del state[key]
+
+        first, second = weights("vae", drop), weights("text_encoder_2", drop)
+        text = self.refused(tmp_path)
+        assert f"{first}: lacks " in text
+        assert f"; {second}: lacks " in text
+        assert " and 2 more; " in text
+        assert " and 3 more; " in text  # T5's embedding has two names
+
+    def test_tied_weights_need_one_key(self, weights, tmp_path):
+        def tie(state):
+            state["encoder.embed_tokens.weight"] = state["shared.weight"].clone()
+
+        weights("text_encoder_2", tie)
+        loading.load(resolve(str(tmp_path / "model")), "bf16", "cpu")
+        path = weights("text_encoder_2", lambda state: state.pop("encoder.embed_tokens.weight"))
+        loading.load(resolve(str(tmp_path / "model")), "bf16", "cpu")
+        weights("text_encoder_2", lambda state: state.pop("shared.weight"))
+        assert f"{path}: lacks " in self.refused(tmp_path)
+
+    @pytest.mark.parametrize("component", ["transformer", "text_encoder_2"])
+    def test_a_shard_holds_what_its_index_promises(self, weights, tmp_path, component):
+        import json
+
+        from safetensors.torch import save_file
+
+        whole = {}
+        path = weights(component, whole.update)
+        path.unlink()
+        keys = sorted(whole)
+        shards = {"a.safetensors": keys[: len(keys) // 2], "b.safetensors": keys[len(keys) // 2 :]}
+        for name, held in shards.items():
+            save_file({key: whole[key] for key in held}, path.parent / name, metadata={"format": "pt"})
+        weight_map = {key: name for name, held in shards.items() for key in held}
+        index = path.with_name(f"{path.name}.index.json")
+        index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+        loading.load(resolve(str(tmp_path / "model")), "bf16", "cpu")
+
+        held = shards["b.safetensors"][1:]
+        save_file({key: whole[key] for key in held}, path.parent / "b.safetensors", metadata={"format": "pt"})
+        lost = shards["b.safetensors"][0]
+        assert f"b.safetensors: lacks {lost}, which the index promises" in self.refused(tmp_path)
+        del weight_map[lost]
+        index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+        assert f"{index}: lacks {lost};" in self.refused(tmp_path)
+
+    def test_a_model_without_a_component(self, weights, tmp_path):
+        import json
+
+        path = weights("vae", lambda state: None).parents[1] / "model_index.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"text_encoder_2": [None, None]}))
+        assert f"{path}: names no text_encoder_2" in self.refused(tmp_path)
 
 
 class TestRandomFlux:
