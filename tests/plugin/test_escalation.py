@@ -102,10 +102,8 @@ def test_what_only_the_baseline_shows_is_not_the_packages(project, compared, tmp
 
 
 RERUNS = """
-import pytest
 from _pytest.runner import runtestprotocol
 
-@pytest.hookimpl(trylast=True)
 def pytest_runtest_protocol(item, nextitem):
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     for attempt in range(2):
