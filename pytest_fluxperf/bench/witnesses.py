@@ -80,7 +80,7 @@ def reference_answers(
                     guidance=workload.guidance,
                     max_sequence_length=max_sequence_length,
                 )
-                moved = inputs.perturbed(pipe.transformer.dtype)
+                moved = inputs.perturb(pipe.transformer.dtype)
                 session.answers[key] = ReferenceAnswers(
                     recipe,
                     inputs,

@@ -102,7 +102,7 @@ class Hooks:
 
 
 @dataclass
-class _Timed:
+class _Timing:
     latency_s: float
     wall_s: float
     phases: Phases
@@ -225,7 +225,7 @@ class Runner:
             self.hooks.turn(generations[-1])
         return generations, problems
 
-    def _generate(self, prompt: Prompt, index: int | None, tracer: PhaseTracer | None) -> _Timed:
+    def _generate(self, prompt: Prompt, index: int | None, tracer: PhaseTracer | None) -> _Timing:
         self.load(prompt)
         if self.subject:
             self.subject.begin()
@@ -241,7 +241,7 @@ class Runner:
             raise BodyRaised(index, self.passes * len(self.workload.prompts)) from error
         phases = tracer.read() if tracer else Phases()
         decoded = tracer.decoded if tracer else None
-        return _Timed(seconds, wall_s, phases, output, decoded, began, time.time())
+        return _Timing(seconds, wall_s, phases, output, decoded, began, time.time())
 
 
 def time_call(call: Callable[[], Any], clock: Clock) -> tuple[float, float, Any]:

@@ -274,7 +274,7 @@ def ledger(sections: Sequence[Section], seen: Trace, device: str) -> Ledger:
     return Ledger(
         device="cuda" if cuda else "cpu",
         phases=tuple(_phase(name, of) for name, of in by_phase.items() if of),
-        families=_folded(families, cuda),
+        families=_fold(families, cuda),
     )
 
 
@@ -284,12 +284,12 @@ def _phase(name: Phase, works: Sequence[Work]) -> PhaseWork:
     return PhaseWork(
         phase=name,
         times=len(works),
-        total=_combined(works, sum, sum),
-        each=_combined(works, _typical, statistics.median) if steps else None,
+        total=_combine(works, sum, sum),
+        each=_combine(works, _typical, statistics.median) if steps else None,
     )
 
 
-def _combined(works: Sequence[Work], counts: Callable[[list[int]], int], times: Callable[[list[float]], float]) -> Work:
+def _combine(works: Sequence[Work], counts: Callable[[list[int]], int], times: Callable[[list[float]], float]) -> Work:
     operators = [work.operators for work in works if work.operators is not None]
     kernels = [work.kernels for work in works if work.kernels is not None]
     spent = [work.device_s for work in works if work.device_s is not None]
@@ -307,7 +307,7 @@ def _typical(values: list[int]) -> int:
     return min(counts, key=lambda value: (-counts[value], value))
 
 
-def _folded(families: dict[str, Any], cuda: bool) -> tuple[FamilyWork, ...]:
+def _fold(families: dict[str, Any], cuda: bool) -> tuple[FamilyWork, ...]:
     """Families from the largest on (by time, on a CPU by count); small ones as one, so that nothing is lost."""
     all_counts, all_times = (
         sum(entry[i] for by_phase in families.values() for entry in by_phase.values()) or 1 for i in (0, 1)

@@ -34,7 +34,7 @@ class ProbeInputs:
     width: int
     guidance: float
 
-    def perturbed(self, dtype: Any) -> ProbeInputs:
+    def perturb(self, dtype: Any) -> ProbeInputs:
         """Every number moved by up to one rounding of ``dtype`` (a torch dtype), up or down."""
         import torch
 

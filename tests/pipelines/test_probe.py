@@ -81,7 +81,7 @@ def test_a_generation_after_the_calls_is_as_before_them(prepare, inputs, generat
 
 def test_lossless_recipes_differ_by_less_than_a_few_roundings_and_others_by_more(answers, inputs):
     expected = answers("fp32")
-    rounding = worst(answers("fp32", inputs.perturbed(torch.float32)), expected)
+    rounding = worst(answers("fp32", inputs.perturb(torch.float32)), expected)
     assert 1e-8 < rounding < 1e-5
     assert worst(answers("fp32+fuseqkv"), expected) < 3 * rounding
     assert worst(answers("fp32+int8wo"), expected) > 100 * rounding
@@ -89,7 +89,7 @@ def test_lossless_recipes_differ_by_less_than_a_few_roundings_and_others_by_more
 
 def test_a_wrong_attention_scale_shows(prepare, answers, inputs, monkeypatch):
     expected = answers("fp32")
-    rounding = worst(answers("fp32", inputs.perturbed(torch.float32)), expected)
+    rounding = worst(answers("fp32", inputs.perturb(torch.float32)), expected)
     original = torch.nn.functional.scaled_dot_product_attention
     monkeypatch.setattr(
         torch.nn.functional,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
+from pytest_fluxperf.pipelines import models
 from pytest_fluxperf.pipelines.integrity import check_model_folder
 from tools.tiny_training import __main__ as training
 from tools.tiny_training import architecture, cost, evaluate, export, flow, scenes, text
@@ -109,7 +111,11 @@ def test_the_cost_of_the_model_is_summed_up_over_processes():
 
 
 def test_what_a_process_measures_of_the_cost(monkeypatch, capsys):
+    tiny = models.resolve("tiny")
+    quick = replace(tiny, defaults=replace(tiny.defaults, steps=1, size=64))
+    monkeypatch.setattr(models, "resolve", {"tiny": quick}.get)
     monkeypatch.setattr(cost, "PICTURES", 2)
+    monkeypatch.setattr(cost, "THREADS", torch.get_num_threads())
     assert cost.main(["--child"]) == 0
     figures = cost.summary([json.loads(capsys.readouterr().out)])
     assert figures["identical"]

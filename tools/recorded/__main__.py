@@ -98,7 +98,7 @@ def cost(results: Sequence[str], into: Path | None, output: Path | None) -> int:
         raise FluxPerfError("no recipe without a step cache has recorded steps here; measure one, such as bf16")
     _show(cost_tables(dense, caches), "cost", into)
     if output is not None:
-        model = {"dense": dense, "caches": [costs.described(cache) for cache in caches]}
+        model = {"dense": dense, "caches": [costs.describe(cache) for cache in caches]}
         write_text(msgspec.json.format(msgspec.json.encode(model), indent=1).decode() + "\n", output)
     return int(any(abs(check.error) > costs.TOLERANCE for cache in caches for check in cache.checks))
 

@@ -128,16 +128,16 @@ class CacheCost(Record, frozen=True, kw_only=True):
         return self.dense.latency_s / (few + (computed - low) * (many - few))
 
 
-class _Measured(Record, frozen=True, kw_only=True):
+class _Timing(Record, frozen=True, kw_only=True):
     """A recipe's generations of all sessions."""
 
     recipe: Recipe
-    made: tuple[Generation, ...]
+    generations: tuple[Generation, ...]
     sessions: int
 
     @property
     def dense(self) -> bool:
-        return self.recipe.token("cache") is None and all("0" not in (g.decisions or "") for g in self.made)
+        return self.recipe.token("cache") is None and all("0" not in (g.decisions or "") for g in self.generations)
 
     @property
     def untouched(self) -> tuple[Any, ...]:
@@ -178,13 +178,13 @@ def cost_model(sessions: Sequence[Iterable[Result]]) -> tuple[tuple[DenseCost, .
             if held_out.family == key:
                 _, without = _fit({other: value for other, value in measured.items() if other != text})
                 if key in without:
-                    checks.append(_check(text, held_out.made, without[key]))
+                    checks.append(_check(text, held_out.generations, without[key]))
         checks.sort(key=lambda check: check.computed)
         checked.append(msgspec.structs.replace(cost, checks=tuple(checks)))
     return tuple(dense.values()), tuple(checked)
 
 
-def described(cache: CacheCost) -> dict[str, Any]:
+def describe(cache: CacheCost) -> dict[str, Any]:
     """A cache's cost with the derived figures, JSON-able."""
     return {
         **msgspec.to_builtins(cache),
@@ -193,86 +193,86 @@ def described(cache: CacheCost) -> dict[str, Any]:
     }
 
 
-def _gather(sessions: Sequence[Iterable[Result]]) -> dict[str, _Measured]:
+def _gather(sessions: Sequence[Iterable[Result]]) -> dict[str, _Timing]:
     """Recipe (what a whole recipe stands for) → its complete generations."""
-    found: dict[str, _Measured] = {}
+    found: dict[str, _Timing] = {}
     for results in sessions:
         here: dict[str, list[Generation]] = {}
         for result in results:
             if result.ran and not result.measurement.problems:
                 here.setdefault(result.ran, []).extend(filter(_complete, result.measurement.generations))
-        for text, made in here.items():
-            if made:
+        for text, generations in here.items():
+            if generations:
                 before = found.get(text)
-                found[text] = _Measured(
+                found[text] = _Timing(
                     recipe=parse(text),
-                    made=(before.made if before else ()) + tuple(made),
+                    generations=(before.generations if before else ()) + tuple(generations),
                     sessions=(before.sessions if before else 0) + 1,
                 )
     return found
 
 
-def _fit(measured: Mapping[str, _Measured]) -> tuple[dict[str, DenseCost], dict[tuple[str, str], CacheCost]]:
+def _fit(measured: Mapping[str, _Timing]) -> tuple[dict[str, DenseCost], dict[tuple[str, str], CacheCost]]:
     pooled: dict[tuple[Any, ...], list[Generation]] = {}
     families: dict[tuple[str, str], list[Generation]] = {}
     for one in measured.values():
-        pooled.setdefault(one.untouched, []).extend(one.made)
+        pooled.setdefault(one.untouched, []).extend(one.generations)
         if one.family:
-            families.setdefault(one.family, []).extend(one.made)
+            families.setdefault(one.family, []).extend(one.generations)
     dense = {text: _dense(text, one, pooled[one.untouched]) for text, one in measured.items() if one.dense}
     caches = {}
-    for (base, cache), made in families.items():
-        first, further = _cached_step(made, "10"), _cached_step(made, "00")
+    for (base, cache), generations in families.items():
+        first, further = _cached_step(generations, "10"), _cached_step(generations, "00")
         if base in dense and first is not None:
             caches[base, cache] = CacheCost(
                 dense=dense[base],
                 cache=cache,
                 first_cached_step_s=first,
                 further_cached_step_s=first if further is None else further,
-                n=len(made),
+                n=len(generations),
             )
     return dense, caches
 
 
-def _dense(text: str, one: _Measured, pooled: Sequence[Generation]) -> DenseCost:
+def _dense(text: str, one: _Timing, pooled: Sequence[Generation]) -> DenseCost:
     return DenseCost(
         recipe=text,
-        measured_s=statistics.median(g.latency_s for g in one.made),
+        measured_s=statistics.median(g.latency_s for g in one.generations),
         text_encode_s=statistics.median(g.text_encode_s or 0.0 for g in pooled),
         decode_s=statistics.median(g.decode_s or 0.0 for g in pooled),
         rest_s=statistics.median(_rest(g) for g in pooled),
-        steps_s=tuple(statistics.median(step) for step in zip(*(g.steps_s for g in one.made), strict=True)),
-        n=len(one.made),
+        steps_s=tuple(statistics.median(step) for step in zip(*(g.steps_s for g in one.generations), strict=True)),
+        n=len(one.generations),
         sessions=one.sessions,
     )
 
 
-def _rest(made: Generation) -> float:
-    return made.latency_s - (made.text_encode_s or 0.0) - sum(made.steps_s) - (made.decode_s or 0.0)
+def _rest(one: Generation) -> float:
+    return one.latency_s - (one.text_encode_s or 0.0) - sum(one.steps_s) - (one.decode_s or 0.0)
 
 
 def _cached_step(generations: Iterable[Generation], pair: str) -> float | None:
     """Seconds of the second of two steps so decided: mean in a generation, median over them; None where none is."""
     means = []
-    for made in generations:
-        decided = itertools.pairwise(made.decisions or "")
-        steps = [s for s, two in zip(made.steps_s[1:], decided, strict=True) if "".join(two) == pair]
+    for one in generations:
+        decided = itertools.pairwise(one.decisions or "")
+        steps = [s for s, two in zip(one.steps_s[1:], decided, strict=True) if "".join(two) == pair]
         if steps:
             means.append(statistics.fmean(steps))
     return statistics.median(means) if means else None
 
 
-def _check(text: str, made: Sequence[Generation], cost: CacheCost) -> Check:
-    latencies = [g.latency_s for g in made]
+def _check(text: str, generations: Sequence[Generation], cost: CacheCost) -> Check:
+    latencies = [g.latency_s for g in generations]
     measured = statistics.median(latencies)
     return Check(
         recipe=text,
-        computed=statistics.fmean(g.computed_steps or 0 for g in made),
-        predicted_s=statistics.median(cost.latency_of(g.decisions or "") for g in made),
+        computed=statistics.fmean(g.computed_steps or 0 for g in generations),
+        predicted_s=statistics.median(cost.latency_of(g.decisions or "") for g in generations),
         measured_s=measured,
         spread=(max(latencies) - min(latencies)) / measured,
-        text_encode_s=statistics.median(g.text_encode_s or 0.0 for g in made),
-        n=len(made),
+        text_encode_s=statistics.median(g.text_encode_s or 0.0 for g in generations),
+        n=len(generations),
     )
 
 

@@ -41,8 +41,8 @@ class _Row:
         return f"`{self.recipe}`" + (f" (as {', '.join(names)})" if names else "")
 
     @property
-    def made(self) -> list[Generation]:
-        return _made(self.results)
+    def generations(self) -> list[Generation]:
+        return _generations(self.results)
 
     @property
     def p50_s(self) -> float:
@@ -58,12 +58,12 @@ class _Row:
         return statistics.median(both) if both else base.p50_s / self.p50_s
 
 
-def _made(results: Iterable[Result]) -> list[Generation]:
+def _generations(results: Iterable[Result]) -> list[Generation]:
     return [generation for result in results for generation in result.measurement.generations]
 
 
 def _p50_s(results: Iterable[Result]) -> float:
-    return statistics.median(generation.latency_s for generation in _made(results))
+    return statistics.median(generation.latency_s for generation in _generations(results))
 
 
 @dataclass
@@ -96,10 +96,10 @@ def recipe_tables(documents: Iterable[RunDocument], published: Sequence[Publishe
             row.sessions.setdefault(document.session, []).append(result)
     if not tables:
         raise FluxPerfError("no measured recipe is among these results")
-    return "\n\n".join("\n".join(_rendered(table, published)) for table in tables.values()) + "\n"
+    return "\n\n".join("\n".join(_render(table, published)) for table in tables.values()) + "\n"
 
 
-def _rendered(table: _Table, published: Sequence[Published]) -> Iterable[str]:
+def _render(table: _Table, published: Sequence[Published]) -> Iterable[str]:
     w = table.workload
     packages = ", ".join(
         f"{name} {table.environment.packages[name]}" for name in STACK[:6] if name in table.environment.packages
@@ -123,7 +123,7 @@ def _rendered(table: _Table, published: Sequence[Published]) -> Iterable[str]:
                     _steps(row, w.steps),
                     _memory(row, base),
                     _ready(row),
-                    f"{len(row.made)} ({len(row.sessions)})",
+                    f"{len(row.generations)} ({len(row.sessions)})",
                     _published(row.recipe, matching(published, row.recipe, w)),
                 ]
             )
@@ -144,7 +144,7 @@ def _rendered(table: _Table, published: Sequence[Published]) -> Iterable[str]:
 
 
 def _steps(row: _Row, steps: int) -> str:
-    counts = [made.computed_steps for made in row.made if made.computed_steps is not None]
+    counts = [generations.computed_steps for generations in row.generations if generations.computed_steps is not None]
     if not counts:
         return "–"
     mean = statistics.mean(counts)

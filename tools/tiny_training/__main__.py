@@ -79,7 +79,7 @@ class Training:
         if not self._vae(pictures) or not self._text():
             return False
         started = time.monotonic()
-        dataset = data.encoded(self.networks, pictures, self.device)
+        dataset = data.encode_pictures(self.networks, pictures, self.device)
         print(f"{len(dataset.latents)} latents in {time.monotonic() - started:.0f} s", flush=True)
         teacher = self._flow(dataset)
         student = None if teacher is None else self._distil(dataset, teacher)

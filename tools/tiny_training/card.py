@@ -143,10 +143,10 @@ def write(folder: Path) -> None:
         text += _PRECISION.format(table=_distances(rows))
     if cost := figures.get("cost"):
         text += _COST.format(**cost, same="bit-identical" if cost["identical"] else "NOT bit-identical")
-    (folder / "README.md").write_text(_wrapped(text), encoding="utf-8")
+    (folder / "README.md").write_text(_wrap(text), encoding="utf-8")
 
 
-def _wrapped(text: str) -> str:
+def _wrap(text: str) -> str:
     """Markdown with its prose filled; front matter, headings, code, pictures and tables stay as they are."""
     blocks = re.split(r"(^```.*?^```$|\n{2,})", text.strip(), flags=re.MULTILINE | re.DOTALL)
     prose = re.compile(r"[A-Za-z*`](?!``)")

@@ -1,4 +1,4 @@
-"""Does a picture show its caption? Found by segmentation, not by a trained network.
+"""Does a picture show its caption? Sighting by segmentation, not by a trained network.
 
 Objects are saturated and backgrounds are not, and the objects of a scene have distinct colours: a pixel belongs to
 the object whose hue it has. The largest connected part of a hue is the object; its outline is compared with every
@@ -32,7 +32,7 @@ LARGE = sum((SIZES["small"][1], SIZES["large"][0])) / 2
 
 
 @dataclass(frozen=True)
-class Found:
+class Sighting:
     """An object in a picture: centre and half extent in pixels, the shape that fits its mask best, parts of its hue."""
 
     color: str
@@ -49,7 +49,7 @@ class Check:
     """What of one asked-for object is right."""
 
     thing: Thing
-    found: Found | None
+    found: Sighting | None
     once: bool = False
     shape: bool = False
     size: bool = False
@@ -88,7 +88,7 @@ def check(picture: npt.NDArray[np.float32], scene: Scene, lost_tips: tuple[float
     return checks
 
 
-def find(hues: npt.NDArray[np.int64], color: str, lost_tips: tuple[float, ...] = LOST_TIPS) -> Found | None:
+def find(hues: npt.NDArray[np.int64], color: str, lost_tips: tuple[float, ...] = LOST_TIPS) -> Sighting | None:
     """The largest object of a colour in a map of hues (-1 where there is none), or None."""
     labels, count = ndimage.label(hues == COLORS.index(color))
     if count == 0:
@@ -108,7 +108,7 @@ def find(hues: npt.NDArray[np.int64], color: str, lost_tips: tuple[float, ...] =
     )
     best = max(fits, key=lambda fit: fit[0])
     overlap, shape, x, y, radius = best
-    return Found(color, shape, overlap, x, y, radius, parts=int((areas >= LEAST_AREA).sum()))
+    return Sighting(color, shape, overlap, x, y, radius, parts=int((areas >= LEAST_AREA).sum()))
 
 
 def _hues(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
@@ -146,11 +146,11 @@ def _fit(
     return float((drawn & mask).sum() / max(1, (drawn | mask).sum())), shape, cx, cy, radius
 
 
-def _nearest_place(found: Found) -> str:
+def _nearest_place(found: Sighting) -> str:
     return min(PLACES, key=lambda place: (PLACES[place][0] - found.x) ** 2 + (PLACES[place][1] - found.y) ** 2)
 
 
-def _agrees(nominal: tuple[float, float], seen: Found, other_nominal: tuple[float, float], other: Found) -> bool:
+def _agrees(nominal: tuple[float, float], seen: Sighting, other_nominal: tuple[float, float], other: Sighting) -> bool:
     """Whether two objects lie to each other as their nominal centres do, along every axis that sets them apart."""
     for wanted, got in (
         (nominal[0] - other_nominal[0], seen.x - other.x),

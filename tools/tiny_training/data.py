@@ -44,7 +44,7 @@ def make(count: int) -> Pictures:
     return Pictures(torch.cat([rows for rows, _ in shards]), [c for _, captions in shards for c in captions])
 
 
-def encoded(networks: Networks, pictures: Pictures, device: str) -> Dataset:
+def encode_pictures(networks: Networks, pictures: Pictures, device: str) -> Dataset:
     """Latents of all pictures by the trained VAE (which is given its scaling factors), and token ids."""
     latents = vae.normalize(networks.vae, vae.encode_all(networks.vae, pictures.rows, device))
     ids = [tokenize(t, pictures.captions).to(device) for t in (networks.clip_tokenizer, networks.t5_tokenizer)]

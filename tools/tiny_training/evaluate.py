@@ -179,10 +179,10 @@ class Evaluation:
 def _other_shapes(scene: scenes.Scene, turn: int) -> scenes.Scene:
     """The scene with every object's shape replaced by the one ``turn`` places further in the grammar."""
 
-    def turned(thing: scenes.Thing) -> scenes.Thing:
+    def turn_thing(thing: scenes.Thing) -> scenes.Thing:
         return replace(thing, shape=scenes.SHAPES[(scenes.SHAPES.index(thing.shape) + turn) % len(scenes.SHAPES)])
 
-    return replace(scene, things=tuple(map(turned, scene.things)))
+    return replace(scene, things=tuple(map(turn_thing, scene.things)))
 
 
 def _accepted(seen: Sequence[tuple[Pixels, scenes.Scene]]) -> dict[str, float]:

@@ -143,7 +143,7 @@ def held_out_scenes(count: int, seed: int = 0) -> list[Scene]:
 
 
 @dataclass(frozen=True)
-class Placed:
+class Placement:
     """A `Thing` put on the canvas: centre and half extent, in pixels."""
 
     thing: Thing
@@ -157,7 +157,7 @@ class Layout:
     """Everything about a picture that its caption leaves open; lengths in pixels, phases in periods."""
 
     scene: Scene
-    placed: tuple[Placed, ...]
+    placed: tuple[Placement, ...]
     period: float
     phase: tuple[float, float]
 
@@ -165,13 +165,13 @@ class Layout:
 def _centres(scene: Scene, rng: random.Random) -> list[tuple[float, float]]:
     """Centres of the scene's things, so jittered that large ones never touch each other or the border."""
 
-    def jittered(points: list[tuple[float, float]], each: float, x: float, y: float) -> list[tuple[float, float]]:
+    def jitter(points: list[tuple[float, float]], each: float, x: float, y: float) -> list[tuple[float, float]]:
         x, y = rng.uniform(-x, x), rng.uniform(-y, y)
         return [(px + x + rng.uniform(-each, each), py + y + rng.uniform(-each, each)) for px, py in points]
 
     count, arrangement = len(scene.things), scene.arrangement
     if count == 1:
-        return jittered([PLACES[arrangement]], 6, 0, 0)
+        return jitter([PLACES[arrangement]], 6, 0, 0)
     if count == 2:
         centres = {
             "left of": [(80.0, 128.0), (176.0, 128.0)],
@@ -180,13 +180,13 @@ def _centres(scene: Scene, rng: random.Random) -> list[tuple[float, float]]:
             "below": [(128.0, 176.0), (128.0, 80.0)],
         }[arrangement]
         horizontal = arrangement.endswith("of")
-        return jittered(centres, 7, 20 if horizontal else 48, 48 if horizontal else 20)
+        return jitter(centres, 7, 20 if horizontal else 48, 48 if horizontal else 20)
     if arrangement == "in a row":
-        return jittered([(48.0, 128.0), (128.0, 128.0), (208.0, 128.0)], 2.5, 0, 48)
+        return jitter([(48.0, 128.0), (128.0, 128.0), (208.0, 128.0)], 2.5, 0, 48)
     if arrangement == "in a column":
-        return jittered([(128.0, 48.0), (128.0, 128.0), (128.0, 208.0)], 2.5, 48, 0)
+        return jitter([(128.0, 48.0), (128.0, 128.0), (128.0, 208.0)], 2.5, 48, 0)
     one, two = (76.0, 176.0) if arrangement == "above" else (180.0, 80.0)
-    return jittered([(128.0, one), (76.0, two), (180.0, two)], 6, 8, 8)
+    return jitter([(128.0, one), (76.0, two), (180.0, two)], 6, 8, 8)
 
 
 class _Middle(random.Random):
@@ -204,7 +204,7 @@ def nominal_centres(scene: Scene) -> list[tuple[float, float]]:
 def lay_out(scene: Scene, rng: random.Random) -> Layout:
     """A random layout of `scene`."""
     placed = tuple(
-        Placed(thing, x, y, rng.uniform(*SIZES[thing.size]))
+        Placement(thing, x, y, rng.uniform(*SIZES[thing.size]))
         for thing, (x, y) in zip(scene.things, _centres(scene, rng), strict=True)
     )
     return Layout(scene, placed, rng.uniform(24, 34), (rng.random(), rng.random()))
