@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar, overload
@@ -29,6 +30,7 @@ from pytest_fluxperf.ab.protocol import (
     Stop,
 )
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.files import is_there
 
 _GRACE_S = 5.0
 """Between the signal to end and the one that cannot be refused."""
@@ -63,12 +65,13 @@ def find_python(path: str | Path) -> Path:
 
     A link is left as it is: what it points to is the interpreter without the environment. Raises FluxPerfError.
     """
-    path = Path(path).expanduser()
-    candidates = [path / "bin" / "python", path / "python"] if path.is_dir() else [path]
-    for candidate in candidates:
-        if candidate.is_file() and os.access(candidate, os.X_OK):
-            return candidate.absolute()
-    raise FluxPerfError(f"{path} is neither a Python interpreter nor the folder of a virtual environment")
+    if is_there(path):
+        path = Path(path).expanduser()
+        candidates = [path / "bin" / "python", path / "python"] if path.is_dir() else [path]
+        for candidate in candidates:
+            if candidate.is_file() and os.access(candidate, os.X_OK):
+                return candidate.absolute()
+    raise FluxPerfError(f"{str(path)[:300]} is neither a Python interpreter nor the folder of a virtual environment")
 
 
 def check_protocol(python: Path) -> None:
@@ -91,11 +94,24 @@ def check_protocol(python: Path) -> None:
         )
 
 
+_GUARD = """
+import os, signal, sys
+sys.stdin.buffer.read()
+try:
+    os.killpg(int(sys.argv[1]), signal.SIGKILL)
+except ProcessLookupError:
+    pass
+"""
+"""Ends a process group when whoever holds the other end of its input is no more, however that came."""
+
+
 class Side:
     """One process of one environment, in a process group of its own.
 
-    Use it as a context manager: at the end nothing of that group runs any more. Its output goes to a log file; the
-    conversation has a socket of its own, so what a library prints does no harm.
+    Use it as a context manager: at the end nothing of that group runs any more. Where this process is killed, a guard
+    ends the group; only what a body has moved to a session of its own escapes.
+
+    Its output goes to a log file; the conversation has a socket of its own, so what a library prints does no harm.
     """
 
     def __init__(
@@ -142,6 +158,12 @@ class Side:
             raise FluxPerfError(f"cannot start {self._python}: {error.strerror or error}") from None
         finally:
             theirs.close()
+        self._guard = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _GUARD, str(self._process.pid)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         self._channel = Channel(ours)
         return self
 
@@ -156,6 +178,8 @@ class Side:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_GRACE_S)
         self._end(signal.SIGKILL)
+        self._guard.kill()  # before the group's number is free for another
+        self._guard.communicate()
         self._process.wait()
 
     @property

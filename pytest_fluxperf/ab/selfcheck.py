@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from pytest_fluxperf.ab.process import Side
 from pytest_fluxperf.ab.protocol import Finished, Go, Plan
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.files import locked
 from pytest_fluxperf.gate.interleaved import LEAST_PAIRS
 from pytest_fluxperf.gate.statistics import Array
 
@@ -35,7 +35,7 @@ def measure_processes(
             found = side.collect()
             found.require_tests()
             assert found.lock is not None
-            with FileLock(found.lock):
+            with locked(Path(found.lock)):
                 side.plan(Plan(tests=found.tests, least_pairs=LEAST_PAIRS, quality=False))
                 for test in found.tests:
                     while not isinstance(done := side.ask(Go()), Finished):

@@ -6,14 +6,13 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from pathlib import PurePath
-
-from filelock import FileLock
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path, PurePath
 
 from pytest_fluxperf.ab.process import Side, SideFailed
 from pytest_fluxperf.ab.protocol import Collected, Finished, Go, Measured, Plan, Prepared, Skip
 from pytest_fluxperf.ab.trial import Terms, Trial
+from pytest_fluxperf.files import locked
 from pytest_fluxperf.results import TRACES
 
 _MEMORY_MARGIN = 1.05
@@ -108,9 +107,13 @@ class Stage:
         return fits(first, self.held_mib[second.name])
 
 
-def device_lock(found: Collected) -> FileLock | nullcontext[None]:
+def device_lock(found: Collected) -> AbstractContextManager[None]:
     """The lock of the device that a process has found."""
-    return FileLock(found.lock) if found.lock else nullcontext()
+    return locked(Path(found.lock)) if found.lock else nullcontext()
+
+
+_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+"""What a service manager and a terminal that is closed send."""
 
 
 @contextmanager
@@ -123,11 +126,12 @@ def until_terminated() -> Iterator[None]:
     def leave(number: int, _: object) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    before = {number: signal.signal(number, leave) for number in _ENDINGS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def trace_folder(run: str) -> PurePath:

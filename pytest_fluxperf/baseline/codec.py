@@ -46,7 +46,7 @@ def encode(baseline: Baseline) -> bytes:
         stored = msgspec.convert(msgspec.to_builtins(baseline), Baseline)  # numbers as they will be read
         content = msgspec.to_builtins(stored)
         return (_write({**content, "sha256": _digest(content)}) + "\n").encode()
-    except ValueError as error:
+    except (ValueError, OverflowError, RecursionError) as error:
         raise FluxPerfError(f"a baseline cannot hold {error}", test=baseline.test) from None
 
 
@@ -58,12 +58,12 @@ def decode(text: bytes, source: str) -> Baseline:
             problem = f"{version} was written by a newer pytest-fluxperf, this one reads {BASELINE_FORMAT}"
             raise FluxPerfError(problem, remedy="upgrade the plugin", file=source, place="$.format")
         file = msgspec.json.decode(text, type=BaselineFile)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        baseline = Baseline(**{name: getattr(file, name) for name in Baseline.__struct_fields__})
+        check(baseline, source)
+        digest = _digest(msgspec.to_builtins(baseline))
+    except (ValueError, OverflowError, RecursionError) as error:  # not JSON, or JSON that Python cannot hold
         problem, place = _located(error)
         raise FluxPerfError(problem, remedy=_REMEDY, file=source, place=place) from None
-    baseline = Baseline(**{name: getattr(file, name) for name in Baseline.__struct_fields__})
-    check(baseline, source)
-    digest = _digest(msgspec.to_builtins(baseline))
     if file.sha256 != digest:
         problem = f"the content's digest is {digest[:12]}…: it was edited"
         raise FluxPerfError(problem, remedy=_REMEDY, file=source, place="$.sha256")

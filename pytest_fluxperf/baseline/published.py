@@ -113,7 +113,7 @@ def read(path: Path) -> tuple[Published, ...]:
         document = msgspec.json.decode(path.read_bytes(), type=_File)
     except OSError as error:
         raise FluxPerfError(f"cannot be read: {error.strerror}", file=path) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FluxPerfError(
             str(error), remedy="see pytest_fluxperf.baseline.published for the format", file=path
         ) from None

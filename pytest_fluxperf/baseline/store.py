@@ -10,18 +10,15 @@ processes that update or append at once lose nothing.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-import filelock
-
 from pytest_fluxperf.baseline.codec import decode, encode
 from pytest_fluxperf.baseline.update import Change, UpdateMode, plan_update
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.files import clear_abandoned, locked, write_whole
 from pytest_fluxperf.results import Baseline, Environment, Hardware, Picture, Result
 
 LOCK_NAME = ".fluxperf.lock"
@@ -105,7 +102,8 @@ class BaselineStore:
                 changes.append(change)
             # All was checked and every picture lies in place before the first baseline moves.
             for path, text in texts.items():
-                _write_atomically(path, text)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(path, text)
             self._prune(dropped)
         return changes
 
@@ -118,9 +116,10 @@ class BaselineStore:
     def _locked(self) -> Iterator[None]:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(self.folder / LOCK_NAME, timeout=LOCK_TIMEOUT_S):
+            with locked(self.folder / LOCK_NAME, LOCK_TIMEOUT_S):
+                self._clear_abandoned()
                 yield
-        except filelock.Timeout:
+        except TimeoutError:
             raise FluxPerfError(
                 f"{self.folder / LOCK_NAME}: another process has been updating for {LOCK_TIMEOUT_S:.0f} s; try again"
             ) from None
@@ -129,6 +128,12 @@ class BaselineStore:
                 f"{error.filename or self.folder}: baselines cannot be written: {error.strerror}; "
                 "choose another folder by --fluxperf-baselines"
             ) from None
+
+    def _clear_abandoned(self) -> None:
+        """Remove what killed writers left: all of them held the lock."""
+        folders = [path for path in self.folder.rglob("*") if path.is_dir() and not path.is_symlink()]
+        for folder in (self.folder, *folders):
+            clear_abandoned(folder, age_s=0.0)
 
     def _store_pictures(self, result: Result, baseline: Baseline, folder: Path) -> None:
         made = {p.sha256: p for p in result.quality.references} if result.quality is not None else {}
@@ -140,7 +145,8 @@ class BaselineStore:
             if sha256 not in made:
                 raise FluxPerfError(f"{result.test}: picture {sha256[:12]} of the new baseline was not saved")
             content = _read_picture(made[sha256], folder)
-            _write_atomically(target, content)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(target, content)
 
     def _prune(self, dropped: set[str]) -> None:
         if not dropped:
@@ -169,27 +175,6 @@ def _read_picture(picture: Picture, folder: Path) -> bytes:
     if not content.startswith(_PNG):
         raise FluxPerfError(f"{path}: a baseline keeps lossless PNG pictures only")
     return content
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Readers see the old file or the new one, also after a crash: temporary file, fsync, rename, fsync."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 _LONGEST = 80

@@ -15,11 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from filelock import FileLock
-
 from pytest_fluxperf import prompts
 from pytest_fluxperf.baseline.store import BaselineStore
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.files import locked
 from pytest_fluxperf.machine import hardware, software
 from pytest_fluxperf.measure.clock import Clock, clock_for
 from pytest_fluxperf.pipelines.models import RANDOM
@@ -170,7 +169,7 @@ class Session:
 
         In an A/B comparison the conductor holds it for both processes.
         """
-        return nullcontext() if self.turns else FileLock(self.lock_path)
+        return nullcontext() if self.turns else locked(self.lock_path)
 
     # -- models, baselines, pictures -----------------------------------------------------------------------
 

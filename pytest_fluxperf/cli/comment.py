@@ -25,6 +25,8 @@ LIMIT = 65_536
 
 _TIMEOUT_S = 30
 _PAGES = 50
+_LARGEST_ANSWER = 64 * 2**20
+"""Bytes; a page of 100 comments has 7 MiB at most. What is cut off there is no JSON."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -83,11 +85,11 @@ class Repository:
         )
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
-                return json.load(answer), self._next(answer.headers.get("Link", ""))
+                return json.loads(answer.read(_LARGEST_ANSWER)), self._next(answer.headers.get("Link", ""))
         except urllib.error.HTTPError as error:
             hint = "; the token needs pull-requests: write" if error.code in (401, 403, 404) else ""
             raise FluxPerfError(f"GitHub refused to {method} {path}: {error.code} {error.reason}{hint}") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise FluxPerfError(f"no usable answer from {self.api}: {error}") from None
 
     def _next(self, links: str) -> str | None:
@@ -112,6 +114,13 @@ def post(body: Path, name: str, number: int, repository: Repository) -> str:
         raise FluxPerfError(f"cannot read {body}: {getattr(error, 'strerror', None) or error}") from None
     if len(text) > LIMIT:
         raise FluxPerfError(f"{body} has {len(text)} characters, GitHub takes {LIMIT}; render it with --max-bytes")
+    try:
+        return _post(text, mark, number, repository)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FluxPerfError(f"no usable answer from {repository.api}: {error!r}") from None
+
+
+def _post(text: str, mark: str, number: int, repository: Repository) -> str:
     for comment in _comments(repository, number):
         author = comment["user"] or {}  # none where the account is gone
         if author.get("type") == "Bot" and (comment["body"] or "").startswith(mark):

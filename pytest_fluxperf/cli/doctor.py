@@ -16,6 +16,7 @@ from pytest_fluxperf.baseline.codec import decode
 from pytest_fluxperf.baseline.published import FOLDER as PUBLISHED
 from pytest_fluxperf.cli.arguments import Commands, add_baselines
 from pytest_fluxperf.errors import FluxPerfError, one_line, origin
+from pytest_fluxperf.files import is_there
 from pytest_fluxperf.machine import hardware, software, telemetry
 from pytest_fluxperf.machine.hardware import Gpu, hardware_differences
 from pytest_fluxperf.pipelines.quiet import quiet
@@ -168,10 +169,10 @@ def _model(name: str) -> Iterator[Check]:
 
 
 def _baselines(root: Path, device: Gpu | None) -> Iterator[Check]:
-    if root.exists() and not root.is_dir():
+    if is_there(root) and not root.is_dir():
         yield Check("fail", "baselines", f"{root} is no folder; name another with --baselines")
         return
-    if not root.is_dir():
+    if not is_there(root):
         yield Check("warn", "baselines", f"there is no folder {root}: record one with pytest ... --fluxperf-update")
         return
     yield from _folder("baselines", root)
@@ -212,7 +213,7 @@ def _baselines(root: Path, device: Gpu | None) -> Iterator[Check]:
 def _folder(name: str, folder: Path) -> Iterator[Check]:
     """Whether a folder, or the one that it would be made in, can be written."""
     existing = folder
-    while not existing.exists() and existing != existing.parent:
+    while not is_there(existing) and existing != existing.parent:
         existing = existing.parent
     try:
         with tempfile.TemporaryFile(dir=existing):

@@ -98,16 +98,22 @@ def _shape(shape: Iterable[int]) -> str:
     return "×".join(map(str, shape)) or "a scalar"
 
 
+_UNUSABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
+"""What JSON raises that is none, or in which something has another type or size than is read from it."""
+
+
 def _index(folder: Path, stem: str) -> dict[str, str]:
     """Which file holds which key, where weights are spread over several files; else empty."""
     index = folder / f"{stem}.safetensors.index.json"
     if not index.is_file():
         return {}
     try:
-        return {
-            str(key): str(file) for key, file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        for name in files.values():
+            if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\0" in name:
+                raise ValueError(f"{name!r:.100} is no file beside it")
+        return dict(files)
+    except (*_UNUSABLE, OSError) as error:
         raise FluxPerfError(f"not an index of weights ({error})", file=index) from None
 
 
@@ -132,13 +138,13 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
             header: dict[str, Any] = json.loads(file.read(length))
     except FileNotFoundError:
         raise FluxPerfError("the weights file is missing", file=path) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FluxPerfError(f"not a readable safetensors file ({error})", file=path) from None
-    tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
     try:
+        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
         end = max((int(entry["data_offsets"][1]) for entry in tensors.values()), default=0)
         shapes = {name: tuple(map(int, entry["shape"])) for name, entry in tensors.items()}
-    except (KeyError, TypeError, ValueError, IndexError):
+    except _UNUSABLE:
         raise FluxPerfError("not a readable safetensors file (its header is damaged)", file=path) from None
     if size != 8 + length + end:
         raise FluxPerfError(f"truncated: {size} bytes, its header promises {8 + length + end}", file=path)
@@ -158,13 +164,13 @@ def _check_transformer(folder: Path, shapes: dict[str, tuple[int, ...]]) -> None
             "transformer_blocks": int(config["num_layers"]),
             "single_transformer_blocks": int(config["num_single_layers"]),
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (*_UNUSABLE, OSError) as error:
         raise FluxPerfError(f"not the configuration of a Flux transformer ({error!r})", file=path) from None
     for name, shape in wanted.items():
         if shapes.get(name) != shape:
             stored = shapes.get(name, "absent")
             raise FluxPerfError(f"does not match the weights: {name} should be {shape}, it is {stored}", file=path)
     for name, count in blocks.items():
-        found = len({key.split(".")[1] for key in shapes if key.split(".")[0] == name})
+        found = len({key.split(".")[1] for key in shapes if key.startswith(f"{name}.")})
         if found != count:
             raise FluxPerfError(f"does not match the weights: {count} {name} asked for, {found} stored", file=path)

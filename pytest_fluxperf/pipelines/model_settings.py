@@ -6,18 +6,19 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-_Count = Annotated[int, msgspec.Meta(ge=1)]
+_Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+_Coefficient = Annotated[float, msgspec.Meta(ge=-1e30, le=1e30)]
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True):
     """The fields of ``fluxperf.json``; None is what was not said."""
 
-    size: Annotated[int, msgspec.Meta(ge=16, multiple_of=16)] | None = None
+    size: Annotated[int, msgspec.Meta(ge=16, le=65_536, multiple_of=16)] | None = None
     steps: _Count | None = None
-    guidance: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    guidance: Annotated[float, msgspec.Meta(ge=0, le=1e6)] | None = None
     max_sequence_length: _Count | None = None
     dtype: Literal["fp32", "bf16", "fp16"] | None = None
-    teacache_coefficients: Annotated[tuple[float, ...], msgspec.Meta(min_length=1)] | None = None
+    teacache_coefficients: Annotated[tuple[_Coefficient, ...], msgspec.Meta(min_length=1, max_length=100)] | None = None
 
 
 def check(content: dict[str, Any]) -> dict[str, Any]:

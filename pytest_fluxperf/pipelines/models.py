@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.files import is_there
 
 RANDOM = "@random"
 """Suffix of a name that stands for the architecture with seeded random weights."""
@@ -88,7 +89,7 @@ def resolve(name_or_path: str, registered: Mapping[str, str] | None = None) -> M
         return _BY_NAME[text]
     if text.endswith(RANDOM):
         return _random(text)
-    if text and Path(text).expanduser().exists():
+    if text and is_there(text):
         return _folder(Path(text).expanduser())
     if text in _BY_SOURCE:
         return _BY_SOURCE[text]
@@ -156,7 +157,7 @@ def _read_json(path: Path, what: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FluxPerfError(f"{what}: {path.name} cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FluxPerfError(f"{what}: {path.name} is not JSON ({error})") from None
     if not isinstance(content, dict):
         raise FluxPerfError(f"{what}: {path.name} holds no object")

@@ -97,6 +97,10 @@ def problem_of(pixels: Pixels, height: int | None = None, width: int | None = No
     return None
 
 
+MOST_PIXELS = 8192 * 8192
+"""Of a picture that is read: one that holds more in a few bytes would fill the memory."""
+
+
 def to_uint8(pixels: Pixels) -> npt.NDArray[np.uint8]:
     """8-bit pixels; NaN becomes 0, values are clipped."""
     data: npt.NDArray[np.uint8] = np.rint(np.nan_to_num(pixels).clip(0, 1) * 255).astype(np.uint8)
@@ -122,10 +126,12 @@ def save(pixels: Pixels, folder: Path, base: Path) -> Picture:
 def load(path: Path) -> Pixels:
     """Read a stored picture; raises :class:`FluxPerfError` that names a missing or damaged file."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"{image.width}×{image.height} pixels")
             return _scale(np.asarray(image.convert("RGB")))
     except FileNotFoundError:
         remedy = "record the baseline again with --fluxperf-update"
         raise FluxPerfError("the picture is missing", remedy=remedy, file=path) from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise FluxPerfError(f"not a readable picture ({error})", file=path) from None

@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
-from filelock import FileLock
 
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.files import locked, write_whole
 from pytest_fluxperf.quality import images
 from pytest_fluxperf.quality.metrics import Metrics
 from pytest_fluxperf.results import BASELINE, OwnMetric, Picture, Quality, Similarity, Workload
@@ -30,9 +30,9 @@ class References:
             name = hashlib.sha256("\n".join(key).encode()).hexdigest()[:16]
             path = self._folder / "references" / f"{name}.json"
             path.parent.mkdir(exist_ok=True)
-            with FileLock(path.with_suffix(".lock")):
+            with locked(path.with_suffix(".lock")):
                 if not path.exists():
-                    path.write_bytes(msgspec.json.encode(tuple(make())))
+                    write_whole(path, msgspec.json.encode(tuple(make())))
                 self._known[key] = msgspec.json.decode(path.read_bytes(), type=tuple[Picture, ...])
         return self._known[key]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.files import write_whole
 from pytest_fluxperf.report import journal
 from pytest_fluxperf.report.text import printed
 from pytest_fluxperf.results import RESULTS_FORMAT, RunDocument
@@ -29,17 +28,7 @@ class _Header(msgspec.Struct):
 
 def write_text(text: str, path: Path) -> None:
     """Write ``text`` so that ``path`` holds either the old content or all of the new."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, text.encode())
 
 
 def write_document(document: RunDocument, path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import time
 from typing import Any
 
@@ -245,6 +247,27 @@ def test_fits_counts_what_the_second_process_holds_already() -> None:
     first = Prepared(test="t", workload="w", generations=8, held_mib=30_000, free_mib=20_000)
     assert not fits(first, 0)
     assert fits(first, 13_000)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGKILL])
+def test_a_comparison_that_is_ended_leaves_nothing_that_a_body_started(fakes: Fakes, number: signal.Signals) -> None:
+    fakes.tests(same=({**SAME[0], "does": "hang", "at": 2}, SAME[1]))
+    pid = os.fork()
+    if pid == 0:
+        try:
+            fakes.conductor(timeout_s=600.0).run()
+        finally:
+            os._exit(1)
+    told = fakes.folder / "old-1.pids"
+    while not (told.exists() and len(told.read_text().split()) == 2):
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0)
+        time.sleep(0.02)
+    os.kill(pid, number)
+    os.waitpid(pid, 0)
+    child, helper = map(int, told.read_text().split())
+    while alive(child) or alive(helper):  # a test that hangs here has failed
+        time.sleep(0.02)
 
 
 def test_the_conductor_that_is_killed_leaves_no_child(fakes: Fakes) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.files import is_there
 from pytest_fluxperf.pipelines.optimizations import lorafile
 from pytest_fluxperf.pipelines.optimizations.base import (
     Applied,
@@ -42,7 +43,7 @@ class FusedLora(Applied):
         models = [model for name in lorafile.MODELS if (model := getattr(host.pipe, name, None)) is not None]
         self._isolated = Isolated(host.pipe, *models)
         self._children = [(module, dict(module._modules)) for model in models for module in model.modules()]
-        if not self._path.is_file():
+        if not is_there(self._path) or not self._path.is_file():
             raise FluxPerfError(f"{token}: there is no file {str(self._path)!r}")
 
     def apply(self) -> None:
