@@ -123,6 +123,17 @@ def test_the_package_knows_no_program():
     assert [str(path) for path, module in sources("pytest_fluxperf") if imported(module) & {*PROGRAMS, "tests"}] == []
 
 
+def test_no_class_and_no_function_is_long():
+    limits = {ast.ClassDef: LONGEST_CLASS, ast.FunctionDef: LONGEST_FUNCTION, ast.AsyncFunctionDef: LONGEST_FUNCTION}
+    long = {
+        f"{path}: {node.name}": length
+        for path, module in sources("pytest_fluxperf", *PROGRAMS)
+        for node in ast.walk(module)
+        if (limit := limits.get(type(node))) and (length := node.end_lineno - node.lineno + 1) > limit
+    }
+    assert long == {}
+
+
 def test_modules_are_named_for_what_they_hold():
     assert [str(path) for path, _ in sources("pytest_fluxperf", *PROGRAMS) if path.stem in VAGUE] == []
 

@@ -52,16 +52,8 @@ def compare_documents(
     What ``base`` measured and ``new`` could not run on the same hardware is broken; what it left out is warned about.
     Raises FluxPerfError when nothing can be compared, or ``base`` holds a value that no baseline may hold.
     """
-    for document in (base, new):
-        if document.format != RESULTS_FORMAT:
-            raise FluxPerfError(
-                f"results of format {document.format} cannot be compared, this version reads {RESULTS_FORMAT}"
-            )
-    stored = {result.test: _as_baseline(base, result, policy) for result in base.results}
-    common = [result.test for result in new.results if stored.get(result.test) is not None]
-    if not common:
-        raise FluxPerfError("the two sessions have no test in common that could be compared")
-    policy = dataclasses.replace(policy, m=len(common))
+    stored = _baselines(base, new, policy)
+    policy = dataclasses.replace(policy, m=sum(stored.get(result.test) is not None for result in new.results))
     lost = _lost(base, new)
     judged = []
     for result in (*new.results, *lost):
@@ -100,6 +92,19 @@ def _own_policy(result: Result, policy: Policy, own_tolerances: bool) -> Policy:
         return dataclasses.replace(policy, **own)
     except FluxPerfError as error:  # what the document says that the test was given
         raise error.at(test=result.test) from None
+
+
+def _baselines(base: RunDocument, new: RunDocument, policy: Policy) -> dict[str, Baseline | None]:
+    """What ``base`` measured, test by test; raises FluxPerfError where ``new`` has nothing that compares."""
+    for document in (base, new):
+        if document.format != RESULTS_FORMAT:
+            raise FluxPerfError(
+                f"results of format {document.format} cannot be compared, this version reads {RESULTS_FORMAT}"
+            )
+    stored = {result.test: _as_baseline(base, result, policy) for result in base.results}
+    if not any(stored.get(result.test) is not None for result in new.results):
+        raise FluxPerfError("the two sessions have no test in common that could be compared")
+    return stored
 
 
 def _lost(base: RunDocument, new: RunDocument) -> list[Result]:
