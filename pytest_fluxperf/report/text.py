@@ -134,7 +134,7 @@ def wrap(text: str, width: int, limit: int = 4000) -> list[str]:
         while room > width:
             head, word = _head(word, width)
             lines.append(head)
-            room = columns(word)
+            room -= columns(head)
         line, used = word, room
     return [printed(line) for line in (*lines, line) if line]
 
