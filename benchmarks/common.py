@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pytest_fluxperf.bench.prompts import FOLDER, load
 from pytest_fluxperf.measure.clock import clock_for
 from pytest_fluxperf.measure.inputs import GenerationInputs
 from pytest_fluxperf.measure.runner import time_call
 from pytest_fluxperf.pipelines.models import resolve
 from pytest_fluxperf.pipelines.optimizations.stepcache import with_schedule
 from pytest_fluxperf.pipelines.pool import Pool
-from pytest_fluxperf.prompts import FOLDER, load
 from pytest_fluxperf.recipe import parse
 from pytest_fluxperf.results import Workload
 

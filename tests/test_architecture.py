@@ -25,7 +25,6 @@ ROOMS = {
     "report",
     "baseline",
     "pipelines",
-    "prompts",
     "machine",
     "measure",
     "quality",
@@ -33,6 +32,7 @@ ROOMS = {
     "settings",
     "results",
     "errors",
+    "files",
 }
 MOST_ROOMS = 18
 LONGEST_CLASS, LONGEST_FUNCTION = 300, 50

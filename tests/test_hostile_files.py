@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from pytest_fluxperf import prompts
 from pytest_fluxperf.ab.process import find_python
 from pytest_fluxperf.baseline import published
 from pytest_fluxperf.baseline.store import BaselineStore
+from pytest_fluxperf.bench import prompts
 from pytest_fluxperf.cli.comment import Repository, post
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.pipelines.integrity import check_model_folder

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_fluxperf import prompts
+from pytest_fluxperf.bench import prompts
 from pytest_fluxperf.errors import FluxPerfError
 
 

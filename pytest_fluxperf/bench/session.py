@@ -15,8 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_fluxperf import prompts
 from pytest_fluxperf.baseline.store import BaselineStore
+from pytest_fluxperf.bench import prompts
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.files import locked
 from pytest_fluxperf.machine import hardware, software

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from pytest_fluxperf import prompts
+from pytest_fluxperf.bench import prompts
 from pytest_fluxperf.cli.arguments import Commands, add_device, device
 from pytest_fluxperf.errors import FluxPerfError
 
