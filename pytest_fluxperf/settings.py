@@ -59,6 +59,8 @@ class RunSettings:
     metrics: tuple[str, ...]
     ledger: bool = True
     """Count the work of one more generation of every test, and compare answers to fixed inputs with the reference."""
+    second_look: bool = True
+    """Measure what is slower by wall time alone once more, in a fresh process at the session's end."""
     profile: bool = False
     """Profile one more generation of every test."""
     old_python: str | None = None

@@ -14,7 +14,8 @@ from pytest_fluxperf.baseline.run import baseline_of
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.attribution import attribute, attribute_broken
 from pytest_fluxperf.gate.case import Case
-from pytest_fluxperf.gate.verdict import Grounds, judge
+from pytest_fluxperf.gate.latency import Grounds
+from pytest_fluxperf.gate.verdict import judge
 from pytest_fluxperf.machine.software import diff
 from pytest_fluxperf.measure.rounds import join
 from pytest_fluxperf.quality.metrics import Metrics

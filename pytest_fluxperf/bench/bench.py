@@ -28,7 +28,8 @@ from pytest_fluxperf.bench.session import Session
 from pytest_fluxperf.bench.witnesses import ReferenceAnswers
 from pytest_fluxperf.errors import FluxPerfError, OutOfMemory, Unavailable
 from pytest_fluxperf.gate.case import Case
-from pytest_fluxperf.gate.verdict import TimeJudgement, judge
+from pytest_fluxperf.gate.latency import TimeJudgement
+from pytest_fluxperf.gate.verdict import judge
 from pytest_fluxperf.measure.inputs import GenerationInputs
 from pytest_fluxperf.measure.runner import BodyRaised
 from pytest_fluxperf.pipelines import access

@@ -36,6 +36,7 @@ def case_of(session: Session, test: str, settings: ItemSettings, recipe: str | N
         reference=_reference(session, settings, recipe),
         workload=session.workload(settings),
         hardware=session.hardware,
+        card=session.gpu.uuid,
         policy=_policy(session, settings),
         settings=settings,
     )

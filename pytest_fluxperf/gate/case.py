@@ -23,6 +23,8 @@ class Case:
     workload: Workload
     hardware: Hardware
     policy: Policy
+    card: str | None = None
+    """UUID of the card; None on a CPU."""
     environment: Environment | None = None
     """Known once the test was measured: only then torch is loaded, of whose settings it tells."""
     settings: ItemSettings = field(default_factory=ItemSettings)
@@ -48,6 +50,7 @@ class Case:
             workload=result.workload,
             hardware=hardware,
             policy=policy,
+            card=None if result.run is None else result.run.gpu_uuid,
             environment=environment,
             against=against,
         )

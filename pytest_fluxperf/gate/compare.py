@@ -12,9 +12,9 @@ from pytest_fluxperf.baseline.codec import check
 from pytest_fluxperf.baseline.run import baseline_of
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.case import Case
-from pytest_fluxperf.gate.findings import log_latencies
+from pytest_fluxperf.gate.latency import session_latencies
 from pytest_fluxperf.gate.policy import Policy
-from pytest_fluxperf.gate.session_times import stored_times
+from pytest_fluxperf.gate.session_times import log_times, stored_times
 from pytest_fluxperf.gate.statistics import TAIL_RATIO, pooled_tail
 from pytest_fluxperf.gate.verdict import judge
 from pytest_fluxperf.machine.hardware import hardware_differences
@@ -29,7 +29,7 @@ def tail_warning(results: Sequence[Result]) -> str | None:
         if result.baseline is None or not judged:
             continue
         stored = {run.session: run.y for run in stored_times(result.baseline, relative=False, phases=False)}
-        now = log_latencies(result.measurement.generations, relative=False)
+        now = log_times(result.measurement.generations, len(result.workload.prompts), relative=False, phases=False)
         if now is not None and all(now.shape == run.shape for run in stored.values()):
             configurations.append((now, stored))
     tail = pooled_tail(configurations)
@@ -55,14 +55,24 @@ def compare_documents(
     stored = _baselines(base, new, policy)
     policy = dataclasses.replace(policy, m=sum(stored.get(result.test) is not None for result in new.results))
     lost = _lost(base, new)
-    judged = []
+    cases: dict[str, Case] = {}
+    compared = []
     for result in (*new.results, *lost):
-        baseline = stored.get(result.test)
         own = _own_policy(result, policy, own_tolerances)
-        case = Case.of(result, hardware=new.hardware, environment=new.environment, policy=own, against="session")
-        scores = msgspec.structs.replace(result.scores, drift=None)
-        judgement = judge(case, result.measurement, scores, baseline)
-        judged.append(msgspec.structs.replace(result, judgement=judgement, baseline=baseline, drift=None))
+        cases[result.test] = Case.of(
+            result, hardware=new.hardware, environment=new.environment, policy=own, against="session"
+        )
+        compared.append(msgspec.structs.replace(result, baseline=stored.get(result.test), drift=None))
+    times = session_latencies(cases, compared)
+    judged = [
+        msgspec.structs.replace(
+            result,
+            judgement=judge(
+                cases[result.test], result.measurement, result.scores, result.baseline, times=times.get(result.test)
+            ),
+        )
+        for result in compared
+    ]
     left_out = sorted(set(stored) - {result.test for result in judged})
     warnings = [f"in the first session only: {', '.join(left_out)}"] if left_out else []
     if tail := tail_warning(judged):

@@ -12,7 +12,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from pytest_fluxperf.gate.policy import Policy
-from pytest_fluxperf.gate.statistics import Array, CacheChange, Decision, Effect, cache_change, decide, stored_effect
+from pytest_fluxperf.gate.session_times import judged_by_phases, outside_effect
+from pytest_fluxperf.gate.statistics import Array, CacheChange, Decision, cache_change, decide
+from pytest_fluxperf.gate.times import TimeVerdict
 from pytest_fluxperf.results import (
     Baseline,
     Finding,
@@ -22,57 +24,23 @@ from pytest_fluxperf.results import (
     median_latency_s,
 )
 
+LEAST_COMMON = 0.003
+"""A common change smaller than this is not told of: a card's own scatter between sessions (docs/gate.md)."""
+
 # Latency and speed-up ------------------------------------------------------------------------------------
 
 
-def rounds(measurement: Measurement, prompts: int) -> list[tuple[Generation, ...]]:
-    """The generations by round: a measurement may go through the prompts several times."""
-    made = measurement.generations
-    return [made[i : i + prompts] for i in range(0, len(made), prompts)]
-
-
-def log_latencies(samples: Sequence[Generation] | Sequence[Sample], relative: bool) -> Array | None:
-    """``ln(latency)`` (n,), or in relative mode ``ln(latency / reference's latency)``; None where not measured."""
-    if not relative:
-        return np.log([sample.latency_s for sample in samples])
-    pairs = [(s.latency_s, s.reference_latency_s) for s in samples if s.reference_latency_s is not None]
-    if len(pairs) < len(samples):
-        return None
-    return np.log([latency / reference for latency, reference in pairs])
-
-
-def baseline_log_latencies(baseline: Baseline, relative: bool) -> Array | None:
-    """Log latencies (R, n) of the baseline, one row a session: runs of a session share its shift."""
-    sessions: dict[str, list[Array]] = {}
-    for run in baseline.runs:
-        x = log_latencies(run.samples, relative)
-        if x is not None:
-            sessions.setdefault(run.session, []).append(x)
-    if not sessions:
-        return None
-    return np.array([np.median(np.array(runs), axis=0) for runs in sessions.values()])
-
-
-def latency_effect(measurement: Measurement, baseline: Baseline, relative: bool) -> Effect | None:
-    """Rule 1's effect of the measurement against the baseline; None where either lacks the reference's times."""
-    base = baseline_log_latencies(baseline, relative)
-    now = [log_latencies(made, relative) for made in rounds(measurement, len(baseline.workload.prompts))]
-    known = [x for x in now if x is not None]
-    if base is None or len(known) < len(now):
-        return None
-    x = np.concatenate(known)
-    return stored_effect(x, np.tile(base, (1, len(known))), nu0=baseline.nu0, tau0=baseline.tau0)
-
-
-def latency(measurement: Measurement, baseline: Baseline, policy: Policy) -> Finding:
-    """Rule 1 on the latency itself."""
-    effect = latency_effect(measurement, baseline, relative=False)
-    assert effect is not None
-    decision = decide(effect, policy.limit, policy.m, confidence=policy.pass_confidence)
-    low, high = map(math.expm1, effect.interval())
+def latency(
+    time: TimeVerdict, decision: Decision, measurement: Measurement, baseline: Baseline, policy: Policy
+) -> Finding:
+    """The latency itself, on which ``decision`` was reached with the test's own change in ``time``."""
+    low, high = map(math.expm1, time.effect.interval())
     before, now = median_latency_s(baseline.samples), median_latency_s(measurement.generations)
     sessions = len({run.session for run in baseline.runs})
-    change = math.expm1(effect.value)
+    change, common = math.expm1(time.effect.value), math.expm1(time.common)
+    place = " in denoising and decoding" if judged_by_phases(measurement, baseline, policy) else ""
+    shared = f", {common:+.1%} that all tests share taken out" if abs(common) >= LEAST_COMMON else ""
+    slow = f", prompts {_list(time.slow_prompts)} by far slower" if time.slow_prompts else ""
     return Finding(
         metric="latency",
         verdict=decision,
@@ -84,8 +52,30 @@ def latency(measurement: Measurement, baseline: Baseline, policy: Policy) -> Fin
         high=high,
         tolerance=policy.max_slowdown,
         n=len(measurement.generations),
-        message=f"latency p50 {before:.4g} s → {now:.4g} s ({change:+.1%}, tolerance {policy.max_slowdown:.1%}, "
-        f"{_counts(len(measurement.generations), sessions)}){_undecided(decision, low, high)}",
+        message=f"latency p50 {before:.4g} s → {now:.4g} s ({change:+.1%}{place}{shared}, tolerance "
+        f"{policy.max_slowdown:.1%}, {_counts(len(measurement.generations), sessions)}){slow}"
+        f"{_undecided(decision, low, high)}",
+    )
+
+
+def outside_of_phases(measurement: Measurement, baseline: Baseline, policy: Policy) -> Iterator[Finding]:
+    """What text encoding and all else outside of denoising and decoding make the whole latency longer by, where that
+    alone is a regression: it varies more from session to session, and is judged by its own noise."""
+    effect = outside_effect(measurement, baseline) if judged_by_phases(measurement, baseline, policy) else None
+    if effect is None or decide(effect, policy.limit, policy.m) != "regressed":
+        return
+    low, high = effect.interval()
+    n = len(measurement.generations)
+    yield Finding(
+        metric="text encoding and the rest",
+        verdict="regressed",
+        change=effect.value,
+        low=low,
+        high=high,
+        tolerance=policy.max_slowdown,
+        n=n,
+        message=f"text encoding and all else outside of denoising and decoding add {effect.value:+.1%} to the latency "
+        f"(tolerance {policy.max_slowdown:.1%}, n={n})",
     )
 
 
@@ -106,25 +96,17 @@ def reported_latency(measurement: Measurement, baseline: Baseline | None) -> Fin
     )
 
 
-def speed_up(measurement: Measurement, baseline: Baseline, policy: Policy) -> Finding:
-    """Rule 1 on the speed-up over the reference recipe, paired by prompt and timed side by side.
+def speed_up(
+    time: TimeVerdict, decision: Decision, measurement: Measurement, baseline: Baseline, policy: Policy
+) -> Finding:
+    """The speed-up over the reference recipe, paired by prompt and timed side by side.
 
     A tolerance of 17 % more time is one of 14.5 % less speed-up; the finding speaks of the speed-up.
     """
-    effect = latency_effect(measurement, baseline, relative=True)
     tolerance = -math.expm1(-policy.limit)
     n = len(measurement.generations)
-    if effect is None:
-        return Finding(
-            metric="speed-up",
-            verdict="inconclusive",
-            tolerance=tolerance,
-            message=f"speed-up over {baseline.reference} unknown: its latency was not measured beside this recipe's, "
-            "now or in the baseline; record it anew with --fluxperf-update=all",
-        )
-    decision = decide(effect, policy.limit, policy.m, confidence=policy.pass_confidence)
-    upper, lower = effect.interval()
-    low, high, change = math.expm1(-lower), math.expm1(-upper), math.expm1(-effect.value)
+    upper, lower = time.effect.interval()
+    low, high, change = math.expm1(-lower), math.expm1(-upper), math.expm1(-time.effect.value)
     before, now = _speed_up(baseline.samples), _speed_up(measurement.generations)
     sessions = len({run.session for run in baseline.runs})
     return Finding(
@@ -143,8 +125,23 @@ def speed_up(measurement: Measurement, baseline: Baseline, policy: Policy) -> Fi
     )
 
 
+def unknown_speed_up(baseline: Baseline, policy: Policy) -> Finding:
+    """That the speed-up cannot be judged."""
+    return Finding(
+        metric="speed-up",
+        verdict="inconclusive",
+        tolerance=-math.expm1(-policy.limit),
+        message=f"speed-up over {baseline.reference} unknown: its latency was not measured beside this recipe's, "
+        "now or in the baseline; record it anew with --fluxperf-update=all",
+    )
+
+
 def _counts(n: int, sessions: int) -> str:
     return f"n={n} against {sessions} session{'s' if sessions > 1 else ''}"
+
+
+def _list(prompts: Sequence[int]) -> str:
+    return ", ".join(str(prompt + 1) for prompt in prompts)
 
 
 def _undecided(decision: Decision, low: float, high: float) -> str:

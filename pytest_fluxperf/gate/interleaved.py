@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pytest_fluxperf.errors import FluxPerfError
+from pytest_fluxperf.gate.latency import Grounds, TimeJudgement
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.gate.statistics import AB_MAX_BLOCKS, ab_decide, paired_differences
-from pytest_fluxperf.gate.verdict import Grounds, TimeJudgement
 from pytest_fluxperf.results import SEVERITY, Block, Finding, Result
 
 MOST_BLOCKS = AB_MAX_BLOCKS
@@ -37,7 +37,7 @@ class Interleaved:
 
     def judgement(self, grounds: Grounds | None = None) -> TimeJudgement:
         """What it says of a test's latency; ``grounds`` is what was measured in the new and the old environment."""
-        return TimeJudgement((self.finding,), (self.warning,) if self.warning else (), grounds)
+        return TimeJudgement((self.finding,), (self.warning,) if self.warning else (), grounds=grounds)
 
 
 def suspects(results: Sequence[Result]) -> list[Result]:

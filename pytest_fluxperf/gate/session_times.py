@@ -50,19 +50,26 @@ def judge_results(
     for result in results:
         if result.baseline is None or result.run is None:
             continue
+        process, card = process_and_card(result)
         test = timed_test(
             result.test,
             result.measurement,
             result.baseline,
             policies[result.test],
-            card=result.run.gpu_uuid,
-            process=f"{result.worker}/{result.run.process}",
+            card=card,
+            process=process,
             again=(again or {}).get(result.test),
         )
         if test is not None:
             tests.append(test)
     session = judge_times(tests, confidence=min((p.pass_confidence for p in policies.values()), default=0.95))
     return SessionJudgement({verdict.test: verdict for verdict in session.tests}, session.common)
+
+
+def process_and_card(result: Result) -> tuple[str, str | None]:
+    """What measured a result that has a run: tests of one process and card share what the session shares."""
+    assert result.run is not None
+    return f"{result.worker}/{result.run.process}", result.run.gpu_uuid
 
 
 def timed_test(
@@ -81,8 +88,7 @@ def timed_test(
     varies more between sessions than all the rest (:func:`outside_effect` judges it), else the whole latency.
     """
     relative = policy.mode == "relative"
-    made: list[Generation | Sample] = [*measurement.generations, *(s for run in baseline.runs for s in run.samples)]
-    phases = not relative and all(_phases_s(one) is not None for one in made)
+    phases = judged_by_phases(measurement, baseline, policy)
     prompts = len(baseline.workload.prompts)
     now = log_times(measurement.generations, prompts, relative=relative, phases=phases)
     stored = stored_times(baseline, relative=relative, phases=phases)
@@ -100,6 +106,12 @@ def timed_test(
         relative=relative,
         again=None if again is None else log_times(again.generations, prompts, relative=relative, phases=phases),
     )
+
+
+def judged_by_phases(measurement: Measurement, baseline: Baseline, policy: Policy) -> bool:
+    """Whether denoising and decoding are judged instead of the whole latency: where all runs know them."""
+    made: list[Generation | Sample] = [*measurement.generations, *(s for run in baseline.runs for s in run.samples)]
+    return policy.mode != "relative" and all(_phases_s(one) is not None for one in made)
 
 
 def stored_times(baseline: Baseline, *, relative: bool, phases: bool) -> tuple[StoredTimes, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from msgspec.structs import replace
 
@@ -14,6 +13,7 @@ from pytest_fluxperf.gate import pictures
 from pytest_fluxperf.gate.attribution import attribute, attribute_broken, kernel_difference, packages_that_differ
 from pytest_fluxperf.gate.case import Case
 from pytest_fluxperf.gate.fidelity import fidelity
+from pytest_fluxperf.gate.latency import CONFIRMING_ROUNDS, Grounds, TimeJudgement, latency_alone
 from pytest_fluxperf.gate.policy import Policy
 from pytest_fluxperf.machine.hardware import hardware_differences
 from pytest_fluxperf.results import (
@@ -29,31 +29,8 @@ from pytest_fluxperf.results import (
 
 UNEXPLAINED = "nothing that is recorded differs from the baseline: phases, steps, graphs, attention, dtypes, packages"
 
-CONFIRMING_ROUNDS = 4
-"""Rounds over the prompts on which a slower speed-up is convicted (benchmarks/gate_power.py, relative mode)."""
-
 MOST_ROUNDS = 8
 """Rounds after which an undecided speed-up stays undecided."""
-
-
-@dataclass(frozen=True)
-class Grounds:
-    """What was measured where the time was judged, from which a change is then explained."""
-
-    measurement: Measurement
-    baseline: Baseline
-
-
-@dataclass(frozen=True)
-class TimeJudgement:
-    """A judgement on the latency that was made elsewhere, by more than the test's own numbers."""
-
-    findings: tuple[Finding, ...]
-    warnings: tuple[str, ...] = ()
-    grounds: Grounds | None = None
-    """None where it rests on the test's own measurement and baseline."""
-    relative: bool = False
-    """Whether the speed-up over the reference recipe was judged instead."""
 
 
 def judge(
@@ -67,7 +44,8 @@ def judge(
 ) -> Judgement:
     """Judge one test; the verdict is that of the worst finding. Depends on nothing but its arguments.
 
-    ``times`` takes the place of rule 1. ``earlier`` are findings of a first look at the same test (see
+    ``times`` is the judgement on the latency, where it rests on more than the test's own numbers. ``earlier`` are
+    findings of a first look at the same test (see
     :func:`lasting`), which a second one does not take back.
     """
     if problem := _broken(case, measurement, scores):
@@ -79,8 +57,8 @@ def judge(
     if absent := _absent(case, baseline):
         return _without_baseline(case, absent, beside)
     assert baseline is not None
-    latencies = times.findings if times else _latencies(case, measurement, baseline)
-    return _explained(case, measurement, baseline, times, [*latencies, *beside], _unguarded(scores, baseline))
+    times = times or latency_alone(case, measurement, baseline)
+    return _explained(case, measurement, baseline, times, [*times.findings, *beside], _unguarded(scores, baseline))
 
 
 def lasting(
@@ -178,19 +156,20 @@ def _explained(
     case: Case,
     measurement: Measurement,
     baseline: Baseline,
-    times: TimeJudgement | None,
+    times: TimeJudgement,
     found: Sequence[Finding],
     unguarded: Sequence[str],
 ) -> Judgement:
     """The judgement that rests on ``found``, with the reasons of what moved."""
     worst = _worst(found)
-    relative = case.policy.mode == "relative" and (times is None or times.relative)
-    grounds = (times and times.grounds) or Grounds(measurement, baseline)
+    relative = times.relative
+    grounds = times.grounds or Grounds(measurement, baseline)
     now, before = grounds.measurement, grounds.baseline
     kernels = kernel_difference(now, before, relative=relative)
     reasons: tuple[str, ...] = ()
     if worst.verdict != "passed":
-        reasons = attribute(now, before, case.environment, relative=relative, kernels=kernels)
+        proved = times.reasons if worst in times.findings else ()
+        reasons = attribute(now, before, case.environment, relative=relative, kernels=kernels, proved=proved)
     if worst.verdict == "regressed" and not reasons:
         reasons = (UNEXPLAINED,)
     return Judgement(
@@ -198,7 +177,7 @@ def _explained(
         message=_message(worst, found, reasons, packages_that_differ(before, case.environment)),
         findings=tuple(found),
         warnings=(
-            *(times.warnings if times else ()),
+            *times.warnings,
             *case.policy.warnings,
             *_doubts(found, case.policy),
             *(_unjudged_latency(baseline) if relative else ()),
@@ -209,16 +188,6 @@ def _explained(
         kernels=kernels,
         gated=any(finding.tolerance is not None for finding in found),
     )
-
-
-def _latencies(case: Case, measurement: Measurement, baseline: Baseline) -> list[Finding]:
-    if case.policy.mode == "absolute":
-        return [judged.latency(measurement, baseline, case.policy)]
-    reported = judged.reported_latency(measurement, baseline)
-    # The reference's speed-up over itself is 1 whatever happens, and there may be none.
-    if case.recipe in (None, baseline.reference) or baseline.reference in (NONE, BASELINE):
-        return [reported]
-    return [judged.speed_up(measurement, baseline, case.policy), reported]
 
 
 def _own_metrics(scores: PictureScores, baseline: Baseline, policy: Policy) -> Iterator[Finding]:

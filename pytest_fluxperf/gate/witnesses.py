@@ -58,12 +58,15 @@ def weigh(
     """Hear all witnesses of one test.
 
     ``limit`` is ``ln(1 + tolerance)``; ``twice`` says that a second measurement of this session was judged with the
-    first. Without ``evidence`` (no ledger on either side, or a body that is not ours) wall time decides alone.
+    first. Without ``evidence`` (no ledger on either side, or a body that is not ours) wall time decides alone. On a
+    CPU, which has no device time, the same work acquits nobody: the work itself may have become dearer.
     """
     if evidence is None:
         return Testimony(time.decision, "wall time")
-    if _slower(time, limit):
+    if _slower(time, limit) and evidence.device is not None:
         return _of_a_slower_test(time, evidence, host, limit, twice=twice)
+    if _slower(time, limit) and evidence.work == "more" and _grew(evidence, limit):
+        return Testimony("regressed", "work", evidence.reasons)
     if time.decision == "inconclusive" and _nothing_changed(evidence, time, limit):
         return Testimony("passed", "device time", warnings=_lesser(evidence))
     return Testimony(time.decision, "wall time", warnings=(*_hidden(evidence, time, limit), *_lesser(evidence)))

@@ -37,11 +37,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(fixtures, "fluxperf-fixtures")
     try:
         settings = config.stash[SETTINGS] = options.run_settings(config)
-        if settings.old_python and not config.pluginmanager.has_plugin("fluxperf-ab-child"):
-            from pytest_fluxperf.plugin.escalation import Escalation
+        if settings.old_python and not stash.is_worker(config):
+            from pytest_fluxperf.ab.process import check_protocol, find_python
 
-            escalation = Escalation(config, settings.old_python, settings.ab_timeout_s)
-            config.pluginmanager.register(escalation, stash.ESCALATION)
+            check_protocol(find_python(settings.old_python))
     except FluxPerfError as error:
         raise pytest.UsageError(str(error)) from None
     config.pluginmanager.register(_Working() if stash.is_worker(config) else _Reporting(config), "fluxperf-session")
@@ -67,8 +66,25 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
             needs_model = any(fixtures.asks_for_pipeline(item) for item in session.items if BENCH in item.stash)
             bench.check(collect.session_of(session.config), benches, needs_model=needs_model)
+            _defer_suspects(session.config)
         except FluxPerfError as error:
             stash.refuse(session.config, error)
+
+
+def _defer_suspects(config: pytest.Config) -> None:
+    """Let suspects be decided after the last test: in every session by a second look, then by the old environment."""
+    from pytest_fluxperf.plugin.deferral import Deferral, Look
+    from pytest_fluxperf.plugin.second_look import SecondLook
+
+    settings = config.stash[SETTINGS]
+    if config.pluginmanager.has_plugin("fluxperf-ab-child"):
+        return  # the conductor decides
+    looks: list[Look] = [] if settings.update == "all" else [SecondLook(config)]
+    if settings.old_python:
+        from pytest_fluxperf.plugin.escalation import Escalation
+
+        looks.append(Escalation(config, settings.old_python, settings.ab_timeout_s))
+    config.pluginmanager.register(Deferral(config, looks), stash.DEFERRAL)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -45,7 +45,7 @@ def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("fluxperf", "performance and quality gates for diffusion inference")
     _add_run_options(group.addoption)
     _add_looks(group.addoption)
-    for name in ("old_python", "ab_timeout", "ledger"):
+    for name in ("old_python", "ab_timeout", "ledger", "second_look"):
         parser.addini(f"fluxperf_{name}", help=f"default of --fluxperf-{name.replace('_', '-')}")
     parser.addini("fluxperf_profile", type="bool", help="default of --fluxperf-profile")
     for name in CHECKS:
@@ -97,6 +97,9 @@ def _add_looks(add: Callable[..., None]) -> None:
     add("--fluxperf-ledger", choices=("yes", "no"), default=None,
         help="count the work of one more generation of each test, and compare its transformer's answers to fixed "
         "inputs with the reference recipe's (default: yes)")  # fmt: skip
+    add("--fluxperf-second-look", choices=("yes", "no"), default=None,
+        help="measure what is slower by wall time alone once more, in a fresh process at the session's end (yes by "
+             "default; needs absolute times)")  # fmt: skip
     add("--fluxperf-profile", action="store_true",
         help="profile one more generation of each test: kernels that moved, traces for Perfetto")  # fmt: skip
 
@@ -152,7 +155,8 @@ def run_settings(config: pytest.Config) -> RunSettings:
         metrics=_metrics(pick("metrics") or ",".join(DEFAULT_METRICS)),
         old_python=None if update else pick("old_python"),
         ab_timeout_s=_checked_timeout(pick("ab_timeout")),
-        ledger=_yes_or_no(pick("ledger") or "yes"),
+        ledger=_yes_or_no("ledger", pick("ledger") or "yes"),
+        second_look=_yes_or_no("second_look", pick("second_look") or "yes"),
         profile=bool(config.getoption("fluxperf_profile") or config.getini("fluxperf_profile")),
         command_line=command_line,
         ini=ini,
@@ -181,9 +185,9 @@ def _update_mode(config: pytest.Config) -> Update | None:
     return "append"
 
 
-def _yes_or_no(value: str) -> bool:
+def _yes_or_no(name: str, value: str) -> bool:
     if value not in ("yes", "no"):
-        raise SettingError(f"fluxperf_ledger must be yes or no, not {value!r}")
+        raise SettingError(f"fluxperf_{name} must be yes or no, not {value!r}")
     return value == "yes"
 
 

@@ -15,7 +15,7 @@ from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.measure.runner import BodyRaised
 from pytest_fluxperf.plugin.collect import run_of, session_of
 from pytest_fluxperf.plugin.progress import Live
-from pytest_fluxperf.plugin.stash import BENCH, ESCALATION, REFUSED, RESULT, SESSION, failure
+from pytest_fluxperf.plugin.stash import BENCH, DEFERRAL, REFUSED, RESULT, SESSION, failure
 from pytest_fluxperf.report import junit_properties, terminal
 from pytest_fluxperf.results import Result, Skipped, median_latency_s
 
@@ -63,11 +63,11 @@ def run(item: pytest.Function) -> None:
 
 
 def _publish(item: pytest.Item, result: Result) -> None:
-    """Keep a result for the report, and tell the hook, unless a comparison is going to judge it once more."""
+    """Keep a result for the report, and tell the hook, unless it is going to be judged once more."""
     item.stash[RESULT] = result
     item.user_properties[:] = with_properties(item.user_properties, result)
-    escalation = item.config.pluginmanager.get_plugin(ESCALATION)
-    if escalation is None or not escalation.suspects(result):
+    deferral = item.config.pluginmanager.get_plugin(DEFERRAL)
+    if deferral is None or not deferral.holds(result):
         item.config.hook.pytest_fluxperf_result(item=item, result=result)
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pytest_fluxperf.results import Result
     from pytest_fluxperf.settings import RunSettings
 
-ESCALATION = "fluxperf-escalation"
-"""Name of the plugin that has suspects compared with an old environment."""
+DEFERRAL = "fluxperf-deferral"
+"""Name of the plugin that holds the reports of suspects back until the end of the session."""
 
 SETTINGS: pytest.StashKey[RunSettings] = pytest.StashKey()
 SESSION: pytest.StashKey[Session] = pytest.StashKey()

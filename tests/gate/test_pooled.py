@@ -82,7 +82,7 @@ def test_what_was_measured_and_is_skipped_now_is_broken() -> None:
     )
     left_out = Skipped(test="c", recipe=make.RECIPE, reason="takes minutes", marked=True)
     base, new = document(*map(result, "abc")), document(result("a", 9), skipped=(*lost, left_out))
-    compared = compare_documents(base, new, Policy.of())
+    compared = compare_documents(base, new, Policy.of(max_slowdown=0.05))
     assert verdicts(compared) == {"a": "passed", "b": "broken"}
     assert compared.results[1].judgement.message == "was skipped: needs torchao"
     assert [skip.test for skip in compared.skipped] == ["z", "c"]
@@ -101,11 +101,11 @@ def test_each_test_may_keep_its_own_tolerance() -> None:
 
 
 def test_bonferroni_counts_the_tests_that_can_be_compared() -> None:
-    one = compare_documents(document(result("a")), document(result("a", 9, 0.028)), Policy.of(m=99))
+    one = compare_documents(document(result("a")), document(result("a", 9, 0.035)), Policy.of(m=99))
     assert verdicts(one) == {"a": "regressed"}
-    base, rest = document(*map(result, "abcd")), [result(t, 9) for t in "bcd"]
-    four = compare_documents(base, document(result("a", 9, 0.028), *rest), Policy.of())
-    assert verdicts(four)["a"] == "inconclusive"
+    base, rest = document(*map(result, "abcdefghijkl")), [result(t, 9) for t in "bcdefghijkl"]
+    twelve = compare_documents(base, document(result("a", 9, 0.035), *rest), Policy.of())
+    assert verdicts(twelve)["a"] == "inconclusive"
 
 
 def test_the_order_of_tests_does_not_matter() -> None:

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_fluxperf.gate.interleaved import judge_blocks
+from pytest_fluxperf.gate.latency import CONFIRMING_ROUNDS, TimeJudgement
 from pytest_fluxperf.gate.policy import Policy
-from pytest_fluxperf.gate.verdict import CONFIRMING_ROUNDS, MOST_ROUNDS, TimeJudgement, another_round, judge
+from pytest_fluxperf.gate.verdict import MOST_ROUNDS, another_round, judge
 from pytest_fluxperf.results import (
     BASELINE,
     Baseline,
@@ -421,7 +422,7 @@ OTHER_CPU = msgspec.structs.replace(make.CPU, name="Intel Xeon", host_cpu="Intel
 
 def relative_baseline() -> Baseline:
     runs = []
-    for r in range(2):
+    for r in range(3):
         reference = make.latencies(seed=50 + r, noise=0.02)
         recipe = [s / 2 for s in make.latencies(seed=60 + r, noise=0.02)]
         runs.append(make.run(make.measurement(recipe, reference=reference), session=f"s{r}"))

@@ -164,7 +164,7 @@ class Project:
         self._arguments = ("--gpu=cpu", f"--fluxperf-model={model}", "--fluxperf-latency=absolute")
         pytester.makeconftest(CONFTEST)
         pytester.makepyfile(test_suite=SUITE)
-        pytester.makeini("[pytest]\naddopts = -p no:benchmark -p no:hypothesispytest")
+        pytester.makeini("[pytest]\naddopts = -p no:benchmark -p no:hypothesispytest\nfluxperf_second_look = no")
 
     def run(self, *arguments: str, fault: str = "", latency: str | None = None) -> pytest.RunResult:
         (self.pytester.path / "fault.txt").write_text(fault)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 import records
 
+from pytest_fluxperf.ab import process
 from pytest_fluxperf.ab.trial import Trial
 from pytest_fluxperf.gate.interleaved import judge_blocks
 from pytest_fluxperf.gate.policy import Policy
@@ -58,7 +59,7 @@ def compared(project, monkeypatch) -> Callable[..., pytest.RunResult]:
             conductor.ended = "3 regressions are confirmed" if change is None else None
             return trials
 
-        monkeypatch.setattr(escalation, "check_protocol", lambda python: None)
+        monkeypatch.setattr(process, "check_protocol", lambda python: None)
         monkeypatch.setattr(escalation.Conductor, "run", run)
         project.pytester.makepyfile(test_suite=SUITE)
         project.run("--fluxperf-update").assert_outcomes(passed=2)

@@ -60,7 +60,7 @@ def test_ten_percent_more_in_one_phase(recorded):
     assert "latency" in judgement["message"]
     assert "decod" in judgement["message"]
     (latency,) = [f for f in judgement["findings"] if f["metric"] == "latency"]
-    assert latency["change"] == pytest.approx(0.1, abs=0.001)
+    assert "+10.6% in denoising and decoding" in latency["message"]  # what lies outside did not change
     result.stdout.fnmatch_lines(["fluxperf: regressed: latency *decod*", "FAILED*fbcache*"])
     assert "pytest_fluxperf/" not in result.stdout.str().split("= fluxperf =")[0]  # no traceback of ours
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_fluxperf.ab import process
 from pytest_fluxperf.baseline.store import BaselineStore
 from pytest_fluxperf.cli import main
 from pytest_fluxperf.errors import FluxPerfError
@@ -132,7 +133,7 @@ def test_what_awaits_a_comparison_with_the_old_environment_is_saved_as_well(reco
         saved.extend(result.test for result in load_document(recorded.runs[-1]).results)
         raise FluxPerfError("as if it were killed here")
 
-    monkeypatch.setattr(escalation, "check_protocol", lambda python: None)
+    monkeypatch.setattr(process, "check_protocol", lambda python: None)
     monkeypatch.setattr(escalation.Conductor, "run", run)
     recorded.run("-k", "fbcache", f"--fluxperf-old-python={sys.executable}", fault="slow decode")
     assert saved == ["test_suite.py::test_recipe[fp32+fbcache:0.5]"]
