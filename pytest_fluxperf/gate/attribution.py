@@ -95,10 +95,11 @@ def attribute(
 ) -> tuple[str, ...]:
     """Reasons for a change against a comparable baseline, the strongest first.
 
-    A cache that answers nothing any more and what was really used (facts) lead, as they name a cause; then what the
-    work and the device's time have ``proved``; then the kernels that explain the change, or that the device waited for the host; the phases by the seconds they moved, the state of
-    the machine, and the packages that differ. In ``relative`` mode the baseline's seconds are scaled by how much faster
-    this machine runs the reference recipe. Packages are compared where the environment is known.
+    A cache that answers nothing any more and what was really used (facts) lead, as they name a cause; then what work
+    and device time have ``proved``, the kernels that explain the change, or that the device waited for the host; the
+    phases by the seconds they moved, the state of the machine, and the packages that differ. In ``relative`` mode the
+    baseline's seconds are scaled by how much faster this machine runs the reference recipe. Packages are compared
+    where the environment is known.
     """
     moved = list(_moved_facts(measurement, baseline))
     causes = [fact.clause for fact in moved if fact.name not in _CIRCUMSTANCES]

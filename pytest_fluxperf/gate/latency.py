@@ -155,9 +155,9 @@ def host_of(case: Case, measurement: Measurement, baseline: Baseline) -> Host | 
 
 
 def _with_common(said: Testimony, time: TimeVerdict, common: CommonShift, limit: float) -> Testimony:
-    """A test that is slower with all others of its session fails with them: what is shared was taken out of it."""
+    """A test that is slower with all others of its session fails with them, and says so before all else."""
     whole = time.effect.value + time.common
-    if common.decision != "regressed" or said.decision == "regressed" or whole <= limit:
+    if common.decision != "regressed" or whole <= limit:
         return said
     low, high = (math.expm1(bound) for bound in common.effect.interval())
     together = (

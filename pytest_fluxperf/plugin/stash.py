@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_fluxperf.errors import FluxPerfError, Unavailable
-from pytest_fluxperf.report.document import new_run_name
 
 if TYPE_CHECKING:
     from pytest_fluxperf.bench.bench import Bench
@@ -37,6 +36,8 @@ def run_name(config: pytest.Config) -> str:
     if is_worker(config):
         return str(config.workerinput["fluxperf_run"])  # type: ignore[attr-defined]
     if RUN_NAME not in config.stash:
+        from pytest_fluxperf.report.document import new_run_name
+
         config.stash[RUN_NAME] = new_run_name()
     return config.stash[RUN_NAME]
 
