@@ -76,6 +76,8 @@ class Bench:
         self._expected: ReferenceAnswers | None = None
         self.out_of_memory = False
         """Whether its pipeline could not be prepared because the device's memory did not suffice."""
+        self.remarks: tuple[str, ...] = ()
+        """What is to be known of the test once its fixtures are torn down."""
 
     @cached_property
     def case(self) -> Case:
@@ -154,8 +156,10 @@ class Bench:
     def release(self) -> None:
         """Give the pipeline back; what the next test's recipe has in common with this one's stays applied."""
         if self.prepared is not None:
-            self.prepared.park()
+            changes = self.prepared.park()
             self.prepared = None
+            if any(changes):
+                self.remarks = (f"{self.test} left its pipeline changed: {changes}",)
 
     # -- the test ------------------------------------------------------------------------------------------
 

@@ -69,6 +69,8 @@ class Envelope(Record, frozen=True, kw_only=True):
     """What it measured in, by digest."""
     configurations: int = 0
     """fluxperf tests that it selected."""
+    warnings: tuple[str, ...] = ()
+    """What is to be known of the run."""
 
     def encode(self) -> dict[str, Any]:
         """As plain builtins, for another process; ``kind`` in the outcome says what it is."""
@@ -126,7 +128,7 @@ class Run:
         self._saved: set[object] = set()
         """What the journal has: its own path, digests of environments, published figures."""
         self.warnings: list[str] = []
-        """What whoever conducts the run has to say of it."""
+        """What whoever conducts the run, or measures in it, has to say of it."""
 
     @cached_property
     def origin(self) -> Origin:
@@ -137,6 +139,7 @@ class Run:
         """Take over what a process that measures has told."""
         self.environments |= envelope.environments
         self.configurations = max(self.configurations, envelope.configurations)
+        self.warnings.extend(envelope.warnings)
         if envelope.outcome is not None:
             self.add(envelope.outcome)
 

@@ -265,7 +265,7 @@ class Session:
         prepared = self.pool.acquire(parse(recipe), steps=workload.steps, replica=replica)
         if self._on_pipeline:
             self._on_pipeline(prepared.pipe, recipe)
-        return prepared
+        return prepared.hand_out()
 
     def make_room(self) -> None:
         """Free the device's memory of what is not in use."""

@@ -21,6 +21,7 @@ from pytest_fluxperf.pipelines.optimizations import attention
 from pytest_fluxperf.pipelines.optimizations.base import Applied, Host, Optimization, Stage, optimizations
 from pytest_fluxperf.pipelines.optimizations.presets import expand
 from pytest_fluxperf.pipelines.out_of_memory import SHORT, shortage
+from pytest_fluxperf.pipelines.state import Changes, Snapshot
 from pytest_fluxperf.pipelines.steps import StepLog
 from pytest_fluxperf.recipe import Recipe, Token, parse, specs, variants
 
@@ -71,6 +72,8 @@ class _Base:
     steps: StepLog
     layers: list[_Layer] = field(default_factory=list)
     owner: Prepared | None = None
+    snapshot: Snapshot | None = None
+    """How it was handed out, as long as it is."""
 
     def __post_init__(self) -> None:
         self._components = dict(self.pipe.components)
@@ -80,6 +83,11 @@ class _Base:
         for name, component in self._components.items():
             if getattr(self.pipe, name) is not component:
                 setattr(self.pipe, name, component)
+
+    def take_back(self) -> Changes:
+        """Put back what was changed since it was handed out; says what that was."""
+        snapshot, self.snapshot = self.snapshot, None
+        return Changes() if snapshot is None else snapshot.restore()
 
     def tensors(self) -> list[Any]:
         """Weights of all components, and what is kept to undo."""
@@ -178,21 +186,38 @@ class Prepared:
         self._require_valid()
         return self._pool.memory_beside_mib(self._base)
 
-    def release(self) -> None:
-        """Undo everything; the base is then bit for bit what was loaded. Doing it again does nothing."""
-        if self._base.owner is self:
-            self._base.owner = None
-            self._base.undo_to(0)
+    def hand_out(self) -> Prepared:
+        """Remember the pipeline as it is now, to be put back when it is given back; returns self."""
+        self._require_valid()
+        self._base.snapshot = Snapshot(self.pipe)
+        return self
 
-    def park(self) -> None:
+    def release(self) -> Changes:
+        """Undo everything; the base is then bit for bit what was loaded. Doing it again does nothing.
+
+        Says what had been changed since it was handed out.
+        """
+        return self._give_back(None)
+
+    def park(self) -> Changes:
         """Release, but leave what was expensive to apply (quantized weights, compiled blocks) to the next recipe.
 
         The next :meth:`Pool.acquire` keeps what both recipes begin with and undoes the rest. Caches, which may reach
         other pipelines, are undone here.
         """
-        if self._base.owner is self:
-            self._base.owner = None
-            self._base.undo_to(sum(layer.stage <= Stage.COMPILATION for layer in self._base.layers))
+        return self._give_back(Stage.COMPILATION)
+
+    def _give_back(self, last_kept: Stage | None) -> Changes:
+        if self._base.owner is not self:
+            return Changes()
+        self._base.owner = None
+        changes = self._base.take_back()
+        if changes.lost:
+            self._pool.drop(self._base)
+        else:
+            kept = 0 if last_kept is None else sum(layer.stage <= last_kept for layer in self._base.layers)
+            self._base.undo_to(kept)
+        return changes
 
     def _require_valid(self) -> None:
         if self._base.owner is not self:
@@ -239,6 +264,9 @@ class Pool:
         expanded = expand(recipe, self.device)
         wanted = optimizations(expanded)
         base = self._base(expanded.dtype, replica)
+        if base.take_back().lost:
+            self.drop(base)
+            base = self._base(expanded.dtype, replica)
         host = Host(base.pipe, self.info, self.device, base.steps, steps)
         keys = [_key(token, optimization, steps) for token, optimization in wanted]
         shared = 0
@@ -258,6 +286,13 @@ class Pool:
         base.owner = Prepared(self, base, host, recipe, expanded)
         base.owner.begin()
         return base.owner
+
+    def drop(self, base: _Base) -> None:
+        """Let go of a base that is not what was loaded; the next recipe on it loads it anew."""
+        base.owner = None
+        self._bases = {key: other for key, other in self._bases.items() if other is not base}
+        base.undo_to(0)
+        loading.free(self.device)
 
     def close(self) -> None:
         """Undo everything and let go of the models."""

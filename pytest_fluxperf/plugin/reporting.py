@@ -7,6 +7,7 @@ import unittest
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from pytest_fluxperf.baseline.update import fails
@@ -94,7 +95,10 @@ def attach(item: pytest.Item, report: pytest.TestReport, error: BaseException | 
         outcome = _not_set_up(item, report, error)
     if isinstance(outcome, Result) and outcome.judgement.verdict in QUIET:
         report.sections.clear()  # what the libraries logged while all went well would hide the one line that counts
-    report.fluxperf = envelope(item.config, outcome)  # type: ignore[attr-defined]
+    told = envelope(item.config, outcome)
+    if report.when == "teardown" and BENCH in item.stash:
+        told = msgspec.structs.replace(told, warnings=item.stash[BENCH].remarks)
+    report.fluxperf = told  # type: ignore[attr-defined]
 
 
 def _skipped(item: pytest.Item, report: pytest.TestReport, error: BaseException | None) -> Result | Skipped:
