@@ -176,8 +176,8 @@ class _Tally:
         import torch
 
         if self._device.startswith("cuda"):
+            self.times_ns.append(time.time_ns())  # the event begins here, and lasts until the device has finished
             torch.cuda.synchronize(self._device)
-            self.times_ns.append(time.time_ns())
         else:
             with torch.profiler.record_function(BORDER):
                 pass
