@@ -25,8 +25,8 @@ import numpy.typing as npt
 
 from pytest_fluxperf.baseline import published
 from pytest_fluxperf.baseline.codec import decode
-from pytest_fluxperf.gate.findings import baseline_log_latencies
 from pytest_fluxperf.gate.policy import Policy
+from pytest_fluxperf.gate.session_times import stored_times
 from pytest_fluxperf.gate.statistics import (
     PASS_CONFIDENCE,
     PASS_CONFIDENCE_AB,
@@ -650,9 +650,11 @@ def measured(folder: Path) -> Iterator[str]:
     for gpu in sorted(stored):
         within, shifts = [], []
         for path in sorted(gpu.rglob("*.json")):
-            runs = baseline_log_latencies(decode(path.read_bytes(), str(path)), relative=gpu.name == "cpu")
-            if runs is None or len(runs) < 2:
+            baseline = decode(path.read_bytes(), str(path))
+            times = stored_times(baseline, relative=gpu.name == "cpu", phases=False)
+            if len(times) < 2:
                 continue
+            runs = np.array([session.y for session in times])
             level = np.median(runs - np.median(runs, axis=0), axis=1)
             within += [float(1.4826 * np.median(np.abs(r - np.median(r)))) for r in runs - np.median(runs, axis=0)]
             shifts.append(float(level.std(ddof=1)))

@@ -19,7 +19,7 @@ from pytest_fluxperf.bench.session import Session
 from pytest_fluxperf.bench.witnesses import ReferenceAnswers, fidelity_of, ledger_of
 from pytest_fluxperf.errors import FluxPerfError
 from pytest_fluxperf.gate.case import Case
-from pytest_fluxperf.machine import telemetry
+from pytest_fluxperf.machine import host, telemetry
 from pytest_fluxperf.measure import runner
 from pytest_fluxperf.measure.inputs import GenerationInputs
 from pytest_fluxperf.measure.observe import Observation, first_step
@@ -105,6 +105,10 @@ class GenerationHooks(runner.Hooks):
         if load is not None and load.sm_clock_mhz is not None:
             self.clocks_mhz.append(load.sm_clock_mhz)
         return None if load is None else load.busy
+
+    def pace(self) -> float | None:
+        """Of this session's host."""
+        return host.pace(self._session.device)
 
     def turn(self, made: Generation | None) -> None:
         """Take turns with the other environment of an A/B comparison."""

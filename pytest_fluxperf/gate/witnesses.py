@@ -96,10 +96,9 @@ def _of_a_slower_test(
         dearer = (
             f"the same work costs more, twice in this session, while the host is as fast as ever ({host.change:+.0%})"
         )
-        return Testimony("regressed", "wall time", (dearer, *evidence.reasons))
+        return Testimony("regressed", "wall time", (dearer,))
     unsaid = "the host's own speed is not known" if host is None else "the host is as fast as ever"
-    open_ = f"host: slower in wall time with the same work, and {unsaid}"
-    return Testimony("inconclusive", "host", evidence.reasons, (open_,))
+    return Testimony("inconclusive", "host", (f"host: slower in wall time with the same work, and {unsaid}",))
 
 
 def _grew(evidence: Evidence, limit: float) -> bool:

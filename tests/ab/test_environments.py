@@ -409,7 +409,7 @@ def test_a_suspect_of_stage_one_is_compared_with_the_old_environment(pytester, m
     ran = pytester.run(new / "bin" / "python", *common, f"--fluxperf-old-python={new}")
     assert ran.ret == 1, ran.stdout.str()
     ran.stdout.fnmatch_lines(
-        ["*to be compared with the old environment*", "*not the packages: this repository's code*"]
+        ["*regressed so far, decided after the last test*", "*not the packages: this repository's code*"]
     )
 
 

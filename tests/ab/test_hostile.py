@@ -41,7 +41,7 @@ def says(what: str, **values: Any) -> dict[str, Any]:
         ({"measurement": {"generations": [{"latency_s": 1.0, "wall_s": 1.0}] * 9}}, "9 generations of 8 prompts"),
         (
             {"measurement": {"kernels": {"device": "cpu", "kernels": [], "busy_s": 1, "traces": ["../../x"]}}},
-            "a file outside of its folder: '../../x'",
+            "what is no message of this protocol",
         ),
         ({"policy": {"max_slowdown": -1.0}}, "no message of this protocol"),
         ({"does": "flood", "at": 1}, "flooded its log with more than 1 MiB"),

@@ -128,5 +128,7 @@ def test_the_right_to_publish_stands_beside_no_code_of_ours():
 def test_make_runs_the_whole_check():
     make = shutil.which("make")
     assert make
-    done = subprocess.run([make, "-n", "release-check"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [make, "--no-print-directory", "-n", "release-check"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines()[-1].endswith("tools/release_check.py --packages .venv/bin/python")

@@ -122,13 +122,13 @@ def test_the_published_tables_are_collected(on_gpu):
 
 
 def test_no_recipe_is_measured_twice_at_one_setting(on_gpu):
-    settings = [(bench.recipe, bench.workload.digest) for bench in on_gpu.benches.values()]
+    settings = [(bench.recipe, bench.case.workload.digest) for bench in on_gpu.benches.values()]
     assert sorted(settings) == sorted(set(settings))
 
 
 def test_a_gpu_measures_the_published_setting(on_gpu):
     for test, bench in on_gpu.benches.items():
-        work = bench.workload
+        work = bench.case.workload
         small = "fifty_small_pictures" in test
         assert (work.height, work.width) == ((512, 512) if small else (1024, 1024))
         assert (work.steps, work.guidance, len(work.prompts)) == (28, 3.5, 50 if small else 8)
@@ -136,7 +136,7 @@ def test_a_gpu_measures_the_published_setting(on_gpu):
 
 
 def test_what_waits_for_the_host_is_judged_by_a_wider_tolerance(on_gpu):
-    tolerances = {bench.recipe: bench.policy.max_slowdown for bench in on_gpu.benches.values()}
+    tolerances = {bench.recipe: bench.case.policy.max_slowdown for bench in on_gpu.benches.values()}
     wide = {recipe: value for recipe, value in tolerances.items() if value != 0.02}
     fp8 = "bf16+cudnn+{}fp8+compile"
     caches = ("teacache:0.6+", "fbcache:0.2+", "fbcache:0.3,computed=4+", "fbcache:0.3,computed=14+")
@@ -164,7 +164,7 @@ def test_a_cpu_measures_the_embedded_model_at_its_size(suite, monkeypatch, argum
     assert result.ret == 0
     assert sorted(collected.measured) == CPU_RECIPES
     settings = {
-        (b.workload.model, b.workload.height, b.workload.width, b.workload.steps)
+        (b.case.workload.model, b.case.workload.height, b.case.workload.width, b.case.workload.steps)
         for test, b in collected.benches.items()
         if test not in collected.left_out
     }
@@ -206,7 +206,7 @@ def test_long_tests_and_fifty_pictures_run_on_request_only(suite, on_h100):
 def test_fifty_pictures_are_made_on_a_cpu_too_at_its_own_size(suite):
     _, chosen = suite("--gpu=cpu", "--collect-only", "-q", "-m", "prompts50")
     assert sorted(chosen.measured) == ["fp32+compile", "fp32+fora", "fp32+fora+compile"]
-    loads = [bench.workload for bench in chosen.benches.values()]
+    loads = [bench.case.workload for bench in chosen.benches.values()]
     assert {(load.width, load.steps, len(load.prompts)) for load in loads} == {(256, 8, 50)}
 
 
