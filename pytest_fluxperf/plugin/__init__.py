@@ -67,6 +67,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             needs_model = any(fixtures.asks_for_pipeline(item) for item in session.items if BENCH in item.stash)
             bench.check(collect.session_of(session.config), benches, needs_model=needs_model)
             _defer_suspects(session.config)
+            if not stash.is_worker(session.config):  # an end before the first report knows how many there were
+                from pytest_fluxperf.plugin.reporting import envelope
+
+                collect.run_of(session.config).receive(envelope(session.config))
         except FluxPerfError as error:
             stash.refuse(session.config, error)
 

@@ -180,7 +180,7 @@ def finish(session: pytest.Session) -> None:
     ours = session_of(session.config)
     ours.close()
     collected = run_of(session.config)
-    if not collected.selected:
+    if not (collected.selected or collected.configurations):
         return
     ending = session.config.stash[ENDING] = collected.end(ours.folder)
     if ending.failed and session.exitstatus == pytest.ExitCode.OK:

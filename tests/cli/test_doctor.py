@@ -48,6 +48,8 @@ def here(tmp_path, monkeypatch):
 def on_h100(here, monkeypatch):
     """The same with an H100 that torch can use; the fields of what is returned change what it tells."""
     import torch
+    import torch._inductor  # while torch is itself: what is imported beside the stand-in stays half imported
+    from diffusers import FluxPipeline  # noqa: F401
 
     card = SimpleNamespace(gpu=H100, telemetry=Telemetry(), cuda="13.0", available=True, asked=[])
 
