@@ -5,6 +5,7 @@ The only process of a suite, the controller of pytest-xdist and ``fluxperf ab`` 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -61,6 +62,10 @@ class Origin:
     """Whether the model has random weights, of which the caveats tell."""
 
 
+_DECODING = threading.Lock()
+"""msgspec (0.22) learns a type when it first meets it; two threads that did so at once crashed the interpreter."""
+
+
 class Envelope(Record, frozen=True, kw_only=True):
     """What the process that measures tells the one that reports, with the report of a test or at its own end."""
 
@@ -79,8 +84,9 @@ class Envelope(Record, frozen=True, kw_only=True):
 
     @classmethod
     def decode(cls, encoded: Mapping[str, Any]) -> Self:
-        """The envelope that another process has encoded."""
-        return msgspec.convert(encoded, cls)
+        """The envelope that another process has encoded; xdist's controller asks from a thread for each worker."""
+        with _DECODING:
+            return msgspec.convert(encoded, cls)
 
 
 @dataclass(frozen=True)
